@@ -1,0 +1,17 @@
+//! Programs to begin with, and the domain they share.
+//!
+//! - [`bank`]: accounts, deposits, withdrawals and transfers as commands on eventcore, and read models over them.
+//! - [`import`]: real transactions from a file into the bank, many commands at a time, safe to interrupt and repeat.
+//! - [`connect`]: a store by its URL, as an application chooses one at run time.
+//!
+//! The program `bank` puts them together: `cargo run --release -p eventcore-examples --bin bank`. The program `quick-start`
+//! is the one that the README shows.
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+pub mod bank;
+pub mod import;
+
+mod connect;
+
+pub use connect::{ConnectError, StoreUrl, UnknownStore, connect};

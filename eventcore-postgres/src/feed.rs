@@ -1,0 +1,209 @@
+//! Pages of the log and of single streams.
+
+use crate::SchemaName;
+use crate::connections::Connections;
+use crate::retry::{Patience, repeatable};
+use crate::rows::{EVENT_COLUMNS, EventRows, column, cursor, event_id, number};
+use crate::tail::Tail;
+use eventcore::{
+    EventFilter, EventStoreError, GlobalPosition, LogCursor, Page, PageSize, StreamId, StreamPage, StreamPrefix,
+    StreamSelection, StreamVersion,
+};
+use sqlx::AssertSqlSafe;
+use sqlx::postgres::PgRow;
+use std::sync::Arc;
+use uuid::Uuid;
+
+/// How many positions one statement looks at for a prefix, which has no index of its own in position order.
+const WINDOW: u64 = 100_000;
+
+/// Reads pages.
+#[derive(Debug)]
+pub(crate) struct Feed {
+    connections: Connections,
+    schema: SchemaName,
+    patience: Patience,
+    everything: Arc<str>,
+    of_types: Arc<str>,
+    of_streams: Arc<str>,
+    of_prefix: Arc<str>,
+    of_stream: Arc<str>,
+}
+
+impl Feed {
+    pub(crate) fn new(connections: Connections, schema: SchemaName, patience: Patience) -> Self {
+        let events = format!("{schema}.events");
+        Self {
+            connections,
+            patience,
+            everything: format!(
+                "select {EVENT_COLUMNS} from {events} e where e.position > $1 and e.position <= $2 \
+                 order by e.position limit $3"
+            )
+            .into(),
+            // Each type by its own index, so that a rare one is found without looking at the others. Rows are compared,
+            // and ordered by both columns, since with `type =` the planner may prefer the index by position and filter.
+            of_types: format!(
+                "select {EVENT_COLUMNS} from (select k.position from unnest($4::text[]) t(name) cross join lateral \
+                 (select x.position from {events} x where (x.type, x.position) > (t.name, $1) \
+                 and (x.type, x.position) <= (t.name, $2) order by x.type, x.position limit $3) k \
+                 order by k.position limit $3) k join {events} e on e.position = k.position order by e.position"
+            )
+            .into(),
+            // Each stream by its own index, from the version that it had at the position to begin after.
+            of_streams: format!(
+                "select {EVENT_COLUMNS} from unnest($4::text[]) s(name) cross join lateral \
+                 (select {schema}.version_at(s.name, $1) as version) v cross join lateral \
+                 (select * from {events} x where x.stream = s.name and x.version > v.version and x.position <= $2 \
+                 and ($5::text[] is null or x.type = any($5)) order by x.version limit $3) e order by e.position limit $3"
+            )
+            .into(),
+            of_prefix: format!(
+                "select {EVENT_COLUMNS} from {events} e where e.position > $1 and e.position <= $2 \
+                 and e.stream >= $4 and ($5::text is null or e.stream < $5) and ($6::text[] is null or e.type = any($6)) \
+                 order by e.position limit $3"
+            )
+            .into(),
+            of_stream: format!(
+                "select {EVENT_COLUMNS} from {events} e where e.stream = $1 and e.version > $2 order by e.version limit $3"
+            )
+            .into(),
+            schema,
+        }
+    }
+
+    pub(crate) async fn page(
+        &self,
+        tail: &Tail,
+        filter: &EventFilter,
+        after: Option<GlobalPosition>,
+        limit: PageSize,
+    ) -> Result<Page, EventStoreError> {
+        let Some(horizon) = tail.horizon(after).await? else { return Ok(Page::default()) };
+        if after >= Some(horizon.position) {
+            return Ok(Page::default());
+        }
+        let mut begin = after.map_or(0, GlobalPosition::get);
+        loop {
+            let end = match filter.stream_selection() {
+                StreamSelection::Prefix(_) => horizon.position.get().min(begin.saturating_add(WINDOW)),
+                _ => horizon.position.get(),
+            };
+            let rows = self.rows(filter, begin, end, limit).await?;
+            let mut reader = EventRows::default();
+            let events = rows.iter().map(|row| reader.event(row, 0)).collect::<Result<Vec<_>, _>>()?;
+            if let Some(last) = events.last().filter(|_| events.len() >= limit.get()) {
+                let cursor = Some(LogCursor { position: last.position(), event_id: last.id() });
+                return Ok(Page { events, cursor, more: true });
+            }
+            if end == horizon.position.get() {
+                return Ok(Page { events, cursor: Some(horizon), more: false });
+            }
+            // A window without an event at all is passed over; there is one at the horizon.
+            if let Some(cursor) = self.last_event(begin, end).await? {
+                return Ok(Page { events, cursor: Some(cursor), more: true });
+            }
+            begin = end;
+        }
+    }
+
+    async fn rows(
+        &self,
+        filter: &EventFilter,
+        begin: u64,
+        end: u64,
+        limit: PageSize,
+    ) -> Result<Vec<PgRow>, EventStoreError> {
+        let types: Option<Vec<&str>> = filter.event_types().map(|types| types.iter().map(|t| t.as_str()).collect());
+        let (begin, end, limit) = (number(begin), number(end), number(limit.get() as u64));
+        repeatable(&self.connections, self.patience, || {
+            let query = |sql: &Arc<str>| sqlx::query(AssertSqlSafe(Arc::clone(sql))).bind(begin).bind(end).bind(limit);
+            match (filter.stream_selection(), &types) {
+                (StreamSelection::Exact(streams), types) => {
+                    let streams: Vec<&str> = streams.iter().map(StreamId::as_str).collect();
+                    query(&self.of_streams).bind(streams).bind(types.clone())
+                }
+                (StreamSelection::Prefix(prefix), types) => {
+                    query(&self.of_prefix).bind(prefix.as_str()).bind(after_prefix(prefix)).bind(types.clone())
+                }
+                (_, Some(types)) => query(&self.of_types).bind(types.clone()),
+                (_, None) => query(&self.everything),
+            }
+        })
+        .await
+    }
+
+    /// The last event in a range of positions.
+    async fn last_event(&self, begin: u64, end: u64) -> Result<Option<LogCursor>, EventStoreError> {
+        let sql = format!(
+            "select position, event_id from {}.events where position > $1 and position <= $2 order by position desc limit 1",
+            self.schema
+        );
+        let last = || sqlx::query(AssertSqlSafe(sql.as_str())).bind(number(begin)).bind(number(end));
+        let rows = repeatable(&self.connections, self.patience, last).await?;
+        rows.first().map(|row| cursor(column(row, 0)?, column::<Uuid>(row, 1)?)).transpose()
+    }
+
+    pub(crate) async fn stream_page(
+        &self,
+        stream_id: &StreamId,
+        after: StreamVersion,
+        limit: PageSize,
+    ) -> Result<StreamPage, EventStoreError> {
+        let rows = repeatable(&self.connections, self.patience, || {
+            sqlx::query(AssertSqlSafe(Arc::clone(&self.of_stream)))
+                .bind(stream_id.as_str())
+                .bind(number(after.get()))
+                .bind(number(limit.get() as u64))
+        })
+        .await?;
+        let mut reader = EventRows::default();
+        let events = rows.iter().map(|row| reader.event(row, 0)).collect::<Result<Vec<_>, _>>()?;
+        Ok(StreamPage { events, more: rows.len() >= limit.get() })
+    }
+
+    /// Makes sure that the event of a cursor still stands where it stood.
+    pub(crate) async fn verify(&self, expected: &LogCursor) -> Result<(), EventStoreError> {
+        let sql = format!("select event_id from {}.events where position = $1", self.schema);
+        let position = number(expected.position.get());
+        let there = || sqlx::query(AssertSqlSafe(sql.as_str())).bind(position);
+        let rows = repeatable(&self.connections, self.patience, there).await?;
+        let found = rows.first().map(|row| event_id(column::<Uuid>(row, 0)?)).transpose()?;
+        if found == Some(expected.event_id) {
+            return Ok(());
+        }
+        Err(EventStoreError::LogDiverged { position: expected.position, expected: expected.event_id, found })
+    }
+}
+
+/// The first name, in the order of bytes, that is behind all that begin with the prefix; `None` if nothing is.
+fn after_prefix(prefix: &StreamPrefix) -> Option<String> {
+    let mut chars: Vec<char> = prefix.as_str().chars().collect();
+    while let Some(last) = chars.pop() {
+        // The order of UTF-8's bytes is the order of characters; surrogates are no characters.
+        let next = if last == '\u{D7FF}' { Some('\u{E000}') } else { char::from_u32(last as u32 + 1) };
+        if let Some(next) = next {
+            chars.push(next);
+            return Some(chars.into_iter().collect());
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_prefix_is_behind_everything_that_begins_so() {
+        for (prefix, end) in [
+            ("account-", Some("account.")),
+            ("a_", Some("a`")),
+            ("x\u{D7FF}", Some("x\u{E000}")),
+            ("x\u{10FFFF}", Some("y")),
+            ("\u{10FFFF}", None),
+        ] {
+            assert_eq!(after_prefix(&StreamPrefix::new(prefix).unwrap()).as_deref(), end, "{prefix:?}");
+        }
+    }
+}

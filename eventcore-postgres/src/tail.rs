@@ -1,0 +1,202 @@
+//! How far followers may look: one tail per process finds it out for all of them.
+
+use crate::connections::Connections;
+use crate::retry::{Patience, repeatable};
+use crate::rows::{column, cursor, event_id, number, one};
+use crate::{PostgresConfig, SchemaName};
+use eventcore::{EventStoreError, GlobalPosition, LogCursor, LogSignal, LogWatch};
+use sqlx::AssertSqlSafe;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+/// The horizon: everything up to it is visible, and nothing can appear below it any more.
+#[derive(Debug)]
+pub(crate) struct Tail {
+    connections: Connections,
+    sql: Arc<str>,
+    patience: Patience,
+    poll_interval: Duration,
+    state: Mutex<State>,
+    /// One refresh at a time; who waited for one that began late enough needs none of his own.
+    refreshing: tokio::sync::Mutex<()>,
+    /// The highest position known to be acknowledged, which readers of this process are entitled to see soon.
+    acknowledged: AtomicU64,
+    signal: LogSignal,
+    wake: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// The last visible event at or below the horizon. Only a visible event is remembered: after a crash of the server
+    /// the sequence may fall back below positions that were drawn in vain, but never below one that was committed.
+    horizon: Option<LogCursor>,
+    /// Whether appends are under way that hold the horizon back.
+    held_back: bool,
+    /// When the newest refresh began.
+    refreshed: Option<Instant>,
+    /// The newest refresh that failed, and when. Who waited for it need not wait once more.
+    failed: Option<(Instant, EventStoreError)>,
+    /// When somebody last read a page.
+    demanded: Option<Instant>,
+    /// Another history was found. It stays so: what this process knows belongs to the old one.
+    diverged: Option<EventStoreError>,
+}
+
+impl Tail {
+    /// How long the log is polled after somebody last read a page, if nobody waits for it.
+    const DEMAND: Duration = Duration::from_secs(10);
+    const FIRST_DELAY: Duration = Duration::from_millis(1);
+    const LONGEST_DELAY: Duration = Duration::from_millis(50);
+
+    pub(crate) fn new(connections: Connections, config: &PostgresConfig) -> Self {
+        Self {
+            connections,
+            sql: statement(&config.schema),
+            patience: Patience::of(config),
+            poll_interval: config.poll_interval,
+            state: Mutex::default(),
+            refreshing: tokio::sync::Mutex::default(),
+            acknowledged: AtomicU64::new(0),
+            signal: LogSignal::default(),
+            wake: Notify::new(),
+        }
+    }
+
+    /// A follower's end of the signal. A tail that rested, as nobody asked for it, begins to poll.
+    pub(crate) fn watch(&self) -> LogWatch {
+        let watch = self.signal.watch();
+        self.wake();
+        watch
+    }
+
+    /// Says that an append up to this position was acknowledged.
+    pub(crate) fn acknowledge(&self, position: Option<GlobalPosition>) {
+        if let Some(position) = position {
+            self.acknowledged.fetch_max(position.get(), Ordering::AcqRel);
+        }
+    }
+
+    /// Says that there may be something new.
+    pub(crate) fn wake(&self) {
+        self.wake.notify_one();
+    }
+
+    /// The horizon for a reader who has come as far as `after`.
+    ///
+    /// The one in memory does if there is something behind `after`; otherwise one that is no older than the poll interval,
+    /// and that knows what this process has acknowledged. So a hundred readers at the end ask the server as often as one.
+    pub(crate) async fn horizon(&self, after: Option<GlobalPosition>) -> Result<Option<LogCursor>, EventStoreError> {
+        let now = Instant::now();
+        {
+            let mut state = self.state();
+            state.demanded = Some(now);
+            if let Some(diverged) = &state.diverged {
+                return Err(diverged.clone());
+            }
+            let position = state.horizon.map(|cursor| cursor.position);
+            let acknowledged = self.acknowledged.load(Ordering::Acquire);
+            let young = state.refreshed.is_some_and(|refreshed| now - refreshed < self.poll_interval);
+            let complete = position.map_or(0, GlobalPosition::get) >= acknowledged;
+            if complete && (young || position > after) {
+                return Ok(state.horizon);
+            }
+        }
+        self.refresh(now).await
+    }
+
+    /// Asks the server, unless somebody did so after `since`.
+    async fn refresh(&self, since: Instant) -> Result<Option<LogCursor>, EventStoreError> {
+        let turn = self.refreshing.lock().await;
+        let known = {
+            let state = self.state();
+            if state.refreshed.is_some_and(|refreshed| refreshed > since) {
+                return Ok(state.horizon);
+            }
+            if let Some((_, error)) = state.failed.as_ref().filter(|(at, _)| *at > since) {
+                return Err(error.clone());
+            }
+            state.horizon
+        };
+        let began = Instant::now();
+        let at = known.map(|cursor| number(cursor.position.get()));
+        let ask = || sqlx::query(AssertSqlSafe(Arc::clone(&self.sql))).bind(at);
+        let rows = repeatable(&self.connections, self.patience, ask).await;
+        let row = one(rows.inspect_err(|error| self.state().failed = Some((Instant::now(), error.clone())))?)?;
+        let (head, bound): (i64, i64) = (column(&row, 0)?, column(&row, 1)?);
+        let found = match (column::<Option<i64>>(&row, 2)?, column::<Option<Uuid>>(&row, 3)?) {
+            (Some(position), Some(id)) => Some(cursor(position, id)?),
+            _ => None,
+        };
+        let standing = column::<Option<Uuid>>(&row, 4)?.map(event_id).transpose()?;
+        let mut state = self.state();
+        if let Some(known) = known
+            && standing != Some(known.event_id)
+        {
+            let diverged =
+                EventStoreError::LogDiverged { position: known.position, expected: known.event_id, found: standing };
+            state.diverged = Some(diverged.clone());
+            return Err(diverged);
+        }
+        // It never moves back, though a later registration may restore a lower bound.
+        if found.map(|cursor| cursor.position) > state.horizon.map(|cursor| cursor.position) {
+            state.horizon = found;
+        }
+        state.held_back = head > bound;
+        state.refreshed = Some(began);
+        drop(turn);
+        Ok(state.horizon)
+    }
+
+    /// Wakes followers when the horizon moves, until told to stop.
+    pub(crate) async fn run(self: Arc<Self>, stop: CancellationToken) {
+        let mut told = None;
+        let mut delay = None;
+        loop {
+            let recently = self.state().demanded.is_some_and(|at| at.elapsed() < Self::DEMAND);
+            let demanded = recently || self.signal.is_watched();
+            let pause = delay.unwrap_or(self.poll_interval);
+            let woken = tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.wake.notified() => true,
+                () = tokio::time::sleep(pause), if demanded => false,
+            };
+            if !demanded && !self.signal.is_watched() {
+                continue;
+            }
+            let refreshed = tokio::select! {
+                () = stop.cancelled() => return,
+                refreshed = self.refresh(Instant::now()) => refreshed,
+            };
+            match refreshed {
+                Ok(horizon) => {
+                    if horizon != told {
+                        told = horizon;
+                        self.signal.notify();
+                    }
+                    // Appends under way may end without a word, so look again soon, then less and less often.
+                    let shorter = delay.filter(|_| !woken).map_or(Self::FIRST_DELAY, |delay| delay * 2);
+                    delay = self.state().held_back.then(|| shorter.min(Self::LONGEST_DELAY));
+                }
+                Err(error) => {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "the log could not be followed");
+                    // Followers are to see it themselves.
+                    self.signal.notify();
+                    delay = Some(self.poll_interval.max(Self::LONGEST_DELAY));
+                }
+            }
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn statement(schema: &SchemaName) -> Arc<str> {
+    format!("select head, bound, position, event_id, known_id from {schema}.horizon($1)").into()
+}

@@ -1,0 +1,27 @@
+//! Tests of the Postgres adapter, against a real server.
+
+// The lints allow these inside of test functions only; helpers of tests are meant as well.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod appending;
+mod connecting;
+mod crash;
+mod fixtures;
+mod harness;
+mod horizon_attack;
+mod horizon_model;
+mod leadership;
+mod lost_answers;
+mod migrations;
+mod pages;
+mod processes;
+mod proxy;
+mod reading;
+mod restore;
+mod statements;
+mod throughput;
+mod watching;
+mod worker;
+
+eventcore_testing::contract_tests!(harness::Postgres);
+eventcore_testing::transactional_contract_tests!(harness::Postgres);

@@ -1,0 +1,120 @@
+//! Reads that the contract suite does not see the inside of.
+
+use crate::fixtures::{Log, append_to, event_of, stream};
+use eventcore::{
+    AppendRequest, EventFilter, EventReader, EventStore, ExpectedVersion, GlobalPosition, PageSize, ReadStreams,
+    StreamPrefix,
+};
+use sqlx::{AssertSqlSafe, Connection};
+
+/// A log with many common events and few rare ones, made past the store.
+async fn large_log() -> Log {
+    let log = Log::new().unwrap();
+    log.open().await.unwrap().close().await.unwrap();
+    log.run(
+        "insert into @.events (position, stream, version, event_id, type, schema_version, content_type, payload_json, recorded_at) \
+         select i, 'common-' || i % 1000, (i - 1) / 1000 + 1, \
+                (lpad(to_hex(i), 12, '0') || '7' || '0008' || lpad('', 15, '0'))::uuid, \
+                case when i % 50000 = 0 then 'test.Rare' else 'test.Common' end, 1, 'application/json', '{}', now() \
+         from generate_series(1, 250000) i; \
+         select setval('@.positions', 250000); analyze @.events",
+    )
+    .await
+    .unwrap();
+    log
+}
+
+#[tokio::test]
+async fn filters_are_found_by_their_indexes_and_windows_are_crossed() {
+    let log = large_log().await;
+    let store = log.open().await.unwrap();
+    let rare = AppendRequest::builder().event(stream("a_rare"), event_of("test.Common", "{}")).build().unwrap();
+    let last = store.append(rare).await.unwrap().events[0].position;
+    let page_size = PageSize::try_new(2).unwrap();
+    for (filter, wanted) in [
+        (EventFilter::all().types(["test.Rare".parse().unwrap()]), 5),
+        (EventFilter::all().stream_prefix(StreamPrefix::new("a_").unwrap()), 1),
+        (EventFilter::all().streams([stream("common-7"), stream("a_rare")]), 251),
+        (EventFilter::all().stream_prefix(StreamPrefix::new("common-77").unwrap()), 2_750),
+        (EventFilter::all().stream_prefix(StreamPrefix::new("nothing").unwrap()), 0),
+    ] {
+        let (mut after, mut seen, mut pages): (Option<GlobalPosition>, Vec<_>, _) = (None, Vec::new(), 0);
+        while after < Some(last) {
+            let page = store.read_page(&filter, after, page_size).await.unwrap();
+            assert!(page.position() > after, "{filter:?} does not move on");
+            assert!(page.events.iter().all(|e| filter.matches(e.stream_id(), e.event_type())));
+            seen.extend(page.events.iter().map(|e| e.position()));
+            after = page.position();
+            pages += 1;
+        }
+        assert_eq!(seen.len(), wanted, "{filter:?}");
+        assert!(seen.is_sorted(), "{filter:?}");
+        assert!(pages <= wanted / 2 + 5, "{filter:?}: {pages} pages");
+    }
+    store.close().await.unwrap();
+    log.remove().await.unwrap();
+}
+
+/// The rows that the server looked at beyond what it answered, told by its own execution.
+#[tokio::test]
+async fn a_rare_type_and_a_young_table_are_read_by_index() {
+    let log = large_log().await;
+    let mut connection = log.connection().await;
+    let plan = async |connection: &mut sqlx::PgConnection, sql: &str| {
+        let rows: Vec<String> =
+            sqlx::query_scalar(AssertSqlSafe(format!("explain {}", log.sql(sql)))).fetch_all(connection).await.unwrap();
+        rows.join("\n")
+    };
+    let rare = "select k.position from unnest(array['test.Rare']) t(name) cross join lateral (select x.position from @.events x \
+                where (x.type, x.position) > (t.name, 0) and (x.type, x.position) <= (t.name, 250000) order by x.type, x.position limit 1000) k";
+    let told = plan(&mut connection, rare).await;
+    assert!(told.contains("events_type_position") && !told.contains("Seq Scan"), "{told}");
+
+    let young = Log::new().unwrap();
+    young.open().await.unwrap().close().await.unwrap();
+    let mut fresh = young.connection().await;
+    let read = young.sql(
+        "select * from unnest(array['a', 'b'], array[0, 0]) s(name, after) cross join lateral (select * from @.events x \
+         where x.stream = s.name and x.version > s.after order by x.version limit 1000) e",
+    );
+    let rows: Vec<String> =
+        sqlx::query_scalar(AssertSqlSafe(format!("explain {read}"))).fetch_all(&mut fresh).await.unwrap();
+    let told = rows.join("\n");
+    assert!(told.contains("events_stream_version") && !told.contains("Seq Scan"), "{told}");
+    connection.close().await.unwrap();
+    fresh.close().await.unwrap();
+    young.remove().await.unwrap();
+    log.remove().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn reads_that_share_a_statement_get_their_own_answers() {
+    let log = Log::new().unwrap();
+    let store = log.open().await.unwrap();
+    for n in 0..30 {
+        for _ in 0..=n {
+            store.append(append_to(&stream(format!("s-{n}")), ExpectedVersion::Any)).await.unwrap();
+        }
+    }
+    let reads: Vec<_> = (0..300)
+        .map(|index| {
+            let store = store.clone();
+            let (n, m) = (index % 30, index * 7 % 31);
+            tokio::spawn(async move {
+                let request = ReadStreams::new([stream(format!("s-{n}")), stream(format!("s-{m}"))]).unwrap();
+                (n, m, store.read_streams(request).await.unwrap())
+            })
+        })
+        .collect();
+    for read in reads {
+        let (n, m, read) = read.await.unwrap();
+        // There is no stream 30, and one named twice is read once.
+        let version = |n: u64| if n == 30 { 0 } else { n + 1 };
+        let expected = if n == m { vec![version(n)] } else { vec![version(n), version(m)] };
+        assert_eq!(read.versions.iter().map(|v| v.get()).collect::<Vec<_>>(), expected);
+        assert_eq!(read.events.len() as u64, expected.iter().sum::<u64>());
+        assert!(read.events.is_sorted_by_key(|e| e.position()));
+    }
+    store.close().await.unwrap();
+    log.remove().await.unwrap();
+}

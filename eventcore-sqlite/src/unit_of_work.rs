@@ -1,0 +1,160 @@
+//! The context of exactly-once projections: a transaction of the store itself.
+
+use crate::checkpoint;
+use crate::gate::PageTurn;
+use crate::side::SideConnection;
+use crate::store::SqliteEventStore;
+use crate::workers::Worker;
+use async_trait::async_trait;
+use eventcore::{
+    Checkpoint, CheckpointError, CheckpointStore, Epoch, EventStoreError, ProjectionContext, ProjectionName, UnitOfWork,
+};
+use rusqlite::Connection;
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
+use thiserror::Error;
+
+/// The context of a projector that keeps its read model in the store's own file: the read model and the checkpoint are
+/// committed together, so every event has its effect exactly once.
+///
+/// It holds the store's write lock for the page, so appends wait meanwhile: keep `apply` short and do nothing else in it.
+/// The transaction belongs to the projection: a `COMMIT` is refused, and after a `ROLLBACK` the page fails. Names that
+/// begin with `eventcore_` are the store's own.
+///
+/// Dropped without having been committed, it closes its connection, which rolls back.
+///
+/// ```
+/// use eventcore::{Event, EventStore, ProjectionConfig, Projector, RecordedEvent, run_projection};
+/// use eventcore_sqlite::{SqliteContext, SqliteEventStore, rusqlite};
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Serialize, Deserialize, Event)]
+/// #[event(namespace = "bank")]
+/// enum BankEvent {
+///     MoneyDeposited { cents: i64 },
+/// }
+///
+/// struct Balances;
+///
+/// impl Projector for Balances {
+///     type Event = BankEvent;
+///     type Error = rusqlite::Error;
+///     type Context = SqliteContext;
+///
+///     fn name(&self) -> &str {
+///         "balances"
+///     }
+///
+///     async fn apply(&mut self, event: &RecordedEvent<BankEvent>, page: &mut SqliteContext) -> rusqlite::Result<()> {
+///         let BankEvent::MoneyDeposited { cents } = event.payload();
+///         let db = page.connection();
+///         db.execute("CREATE TABLE IF NOT EXISTS balances (account TEXT PRIMARY KEY, cents INTEGER) STRICT", [])?;
+///         db.prepare_cached(
+///             "INSERT INTO balances VALUES (?1, ?2) ON CONFLICT (account) DO UPDATE SET cents = cents + excluded.cents",
+///         )?
+///         .execute((event.stream_id().as_str(), cents))?;
+///         Ok(())
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let directory = tempfile::tempdir()?;
+/// # let path = directory.path().join("bank.db");
+/// let store = SqliteEventStore::open(path).await?;
+/// run_projection(Balances, &store, ProjectionConfig::default()).await?;
+/// store.close().await?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Others read the table through a connection of their own to the same file.
+pub struct SqliteContext {
+    /// A connection cannot be shared between threads, but the context may be: it is only reached through `&mut`.
+    side: Mutex<SideConnection>,
+    /// Declared, and so dropped, after the connection.
+    turn: PageTurn,
+}
+
+#[derive(Debug, Error)]
+#[error("a statement of the projector ended the transaction of the page; nothing of the page was kept")]
+struct TransactionEnded;
+
+impl ProjectionContext for SqliteContext {
+    const DURABLE: bool = true;
+    const TRANSACTIONAL: bool = true;
+}
+
+impl SqliteContext {
+    /// The connection, within the transaction of the page.
+    #[must_use]
+    pub fn connection(&mut self) -> &Connection {
+        self.side.get_mut().unwrap_or_else(PoisonError::into_inner).connection()
+    }
+
+    /// Gives the connection back after `last`, rolled back if `last` did not commit, and then the turn.
+    fn end<R>(self, worker: &mut Worker<SideConnection>, last: impl FnOnce(&SideConnection) -> R) -> R {
+        let _turn = self.turn;
+        let side = self.side.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let result = last(&side);
+        side.put_back(worker);
+        result
+    }
+}
+
+impl fmt::Debug for SqliteContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SqliteContext").finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl UnitOfWork<SqliteContext> for SqliteEventStore {
+    async fn resume(&self, name: &ProjectionName) -> Result<Option<Checkpoint>, CheckpointError> {
+        self.load_checkpoint(name).await
+    }
+
+    async fn begin(&self, name: &ProjectionName, epoch: Epoch) -> Result<SqliteContext, CheckpointError> {
+        self.shared().check_open()?;
+        let side = &self.shared().side;
+        let turn = side.gate.enter_page().await?;
+        let name = name.clone();
+        let begin = move |worker: &mut Worker<SideConnection>| {
+            let side = worker.take()?;
+            let begun =
+                side.begin().map_err(Into::into).and_then(|()| checkpoint::fence(side.connection(), &name, epoch));
+            if let Err(error) = begun {
+                side.put_back(worker);
+                return Ok(Err(error));
+            }
+            side.lend();
+            Ok(Ok(SqliteContext { side: Mutex::new(side), turn }))
+        };
+        side.workers.run_with_worker(begin).await?
+    }
+
+    async fn commit(
+        &self,
+        context: SqliteContext,
+        checkpoint: &Checkpoint,
+        epoch: Epoch,
+    ) -> Result<(), CheckpointError> {
+        let checkpoint = checkpoint.clone();
+        let commit = move |side: &SideConnection| {
+            if !side.is_in_transaction() {
+                return Err(CheckpointError::Store(EventStoreError::storage(TransactionEnded)));
+            }
+            checkpoint::save(side.connection(), &checkpoint, epoch)?;
+            Ok(side.commit()?)
+        };
+        self.shared().side.workers.run_with_worker(move |worker| Ok(context.end(worker, commit))).await?
+    }
+
+    async fn rollback(&self, context: SqliteContext) -> Result<(), CheckpointError> {
+        let end = move |worker: &mut Worker<SideConnection>| {
+            context.end(worker, |_| ());
+            Ok(())
+        };
+        Ok(self.shared().side.workers.run_with_worker(end).await?)
+    }
+}

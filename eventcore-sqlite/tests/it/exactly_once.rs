@@ -1,0 +1,316 @@
+//! Read models in the store's own file, committed together with their checkpoint.
+
+use crate::child::{Child, say};
+use crate::support::{Home, append, event_of, one, stream};
+use eventcore::{
+    Activity, AppendRequest, Checkpoint, CheckpointError, CheckpointStore, Epoch, Event, EventFilter, EventId,
+    EventReader, EventStore, EventStoreError, GlobalPosition, LogCursor, MaxConsecutiveFailures, PageSize, Progress,
+    ProjectionConfig, ProjectionContext, ProjectionName, Projector, ProjectorCoordinator, RecordedEvent, Timestamp,
+    UnitOfWork, run_projection,
+};
+use eventcore_sqlite::{SqliteConfig, SqliteContext, SqliteEventStore};
+use serde::{Deserialize, Serialize};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+fn name() -> ProjectionName {
+    ProjectionName::new("sum").unwrap()
+}
+
+fn checkpoint(store: &SqliteEventStore, position: u64) -> Checkpoint {
+    let position = GlobalPosition::try_new(position).unwrap();
+    Checkpoint {
+        name: name(),
+        cursor: Some(LogCursor { position, event_id: EventId::generate() }),
+        filter: EventFilter::all().identity(),
+        lineage: store.lineage(),
+        updated_at: Timestamp::now(),
+    }
+}
+
+async fn begin(store: &SqliteEventStore, epoch: Epoch) -> Result<SqliteContext, CheckpointError> {
+    store.begin(&name(), epoch).await
+}
+
+async fn saved(store: &SqliteEventStore) -> Option<u64> {
+    store.load_checkpoint(&name()).await.unwrap().map(|checkpoint| checkpoint.cursor.unwrap().position.get())
+}
+
+fn rows(home: &Home) -> i64 {
+    home.raw().query_row("select count(*) from model", [], |row| row.get(0)).unwrap()
+}
+
+/// A store with an empty read model, and an epoch in force.
+async fn with_model(home: &Home) -> (SqliteEventStore, Epoch) {
+    let store = home.open().await;
+    home.raw().execute_batch("create table model (n integer)").unwrap();
+    let epoch = store.acquire(&name()).await.unwrap().epoch();
+    (store, epoch)
+}
+
+const INSERT: &str = "insert into model values (1)";
+
+#[test]
+fn the_context_says_what_it_promises() {
+    const { assert!(SqliteContext::DURABLE && SqliteContext::TRANSACTIONAL) }
+}
+
+#[tokio::test]
+async fn a_page_and_its_checkpoint_are_committed_together() {
+    let home = Home::new();
+    let (store, epoch) = with_model(&home).await;
+    let mut page = begin(&store, epoch).await.unwrap();
+    page.connection().execute(INSERT, []).unwrap();
+    assert_eq!(rows(&home), 0, "nothing is visible before the commit");
+    store.commit(page, &checkpoint(&store, 7), epoch).await.unwrap();
+    assert_eq!((rows(&home), saved(&store).await), (1, Some(7)));
+}
+
+#[tokio::test]
+async fn a_page_that_is_rolled_back_or_dropped_leaves_nothing() {
+    let home = Home::new();
+    let (store, epoch) = with_model(&home).await;
+    let mut page = begin(&store, epoch).await.unwrap();
+    page.connection().execute(INSERT, []).unwrap();
+    UnitOfWork::<SqliteContext>::rollback(&store, page).await.unwrap();
+    let mut page = begin(&store, epoch).await.unwrap();
+    page.connection().execute(INSERT, []).unwrap();
+    drop(page);
+    // The next page and the writer get their turn.
+    let page = begin(&store, epoch).await.unwrap();
+    drop(page);
+    append(&store, "s", "1").await.unwrap();
+    assert_eq!((rows(&home), saved(&store).await), (0, None));
+}
+
+#[tokio::test]
+async fn a_replaced_leader_begins_and_commits_nothing() {
+    let home = Home::new();
+    let (store, old) = with_model(&home).await;
+    let new = store.acquire(&name()).await.unwrap().epoch();
+    let fenced = begin(&store, old).await.unwrap_err();
+    assert!(matches!(fenced, CheckpointError::Fenced { epoch, current, .. } if (epoch, current) == (old, new)));
+    let mut page = begin(&store, new).await.unwrap();
+    page.connection().execute(INSERT, []).unwrap();
+    let fenced = store.commit(page, &checkpoint(&store, 7), old).await.unwrap_err();
+    assert!(matches!(fenced, CheckpointError::Fenced { .. }));
+    assert_eq!((rows(&home), saved(&store).await), (0, None));
+}
+
+#[tokio::test]
+async fn a_projector_cannot_commit_by_itself() {
+    let home = Home::new();
+    let (store, epoch) = with_model(&home).await;
+    for ending in ["commit", "commit; begin immediate", "rollback", "rollback; begin immediate; commit"] {
+        let mut page = begin(&store, epoch).await.unwrap();
+        page.connection().execute(INSERT, []).unwrap();
+        let ended = page.connection().execute_batch(ending);
+        assert_eq!(ended.is_err(), ending.contains("commit"), "{ending}");
+        // Outside of a transaction every statement would commit itself.
+        assert!(page.connection().execute(INSERT, []).is_err(), "{ending}");
+        let error = store.commit(page, &checkpoint(&store, 7), epoch).await.unwrap_err();
+        assert!(matches!(error, CheckpointError::Store(EventStoreError::Storage { .. })), "{ending}: {error:?}");
+        assert_eq!((rows(&home), saved(&store).await), (0, None), "{ending}");
+    }
+    let mut page = begin(&store, epoch).await.unwrap();
+    page.connection().execute(INSERT, []).unwrap();
+    store.commit(page, &checkpoint(&store, 7), epoch).await.unwrap();
+    assert_eq!((rows(&home), saved(&store).await), (1, Some(7)));
+}
+
+#[tokio::test]
+async fn an_append_from_within_a_page_is_refused() {
+    let home = Home::new();
+    let (store, epoch) = with_model(&home).await;
+    let inside = async |store: &SqliteEventStore| {
+        let page = begin(store, epoch).await.unwrap();
+        let refused = append(store, "s", "1").await;
+        drop(page);
+        refused
+    };
+    // In a task, and outside of any.
+    assert!(matches!(inside(&store).await, Err(EventStoreError::WithinProjection)));
+    let task = {
+        let store = store.clone();
+        tokio::spawn(async move {
+            let page = begin(&store, epoch).await.unwrap();
+            let refused = append(&store, "s", "1").await;
+            drop(page);
+            refused
+        })
+    };
+    assert!(matches!(task.await.unwrap(), Err(EventStoreError::WithinProjection)));
+    assert_eq!(append(&store, "s", "1").await.unwrap().events[0].position.get(), 1);
+}
+
+#[tokio::test]
+async fn an_append_beside_a_page_waits_for_it() {
+    let home = Home::new();
+    let (store, epoch) = with_model(&home).await;
+    let mut page = begin(&store, epoch).await.unwrap();
+    // The same task, but not from within: the page goes on and ends.
+    let beside = append(&store, "s", "1");
+    let commit = async {
+        tokio::task::yield_now().await;
+        page.connection().execute(INSERT, []).unwrap();
+        store.commit(page, &checkpoint(&store, 7), epoch).await
+    };
+    let (appended, committed) = tokio::join!(beside, commit);
+    committed.unwrap();
+    appended.unwrap();
+    // Another task.
+    let page = begin(&store, epoch).await.unwrap();
+    let elsewhere = {
+        let store = store.clone();
+        tokio::spawn(async move { store.append(one("s", "2")).await })
+    };
+    store.commit(page, &checkpoint(&store, 8), epoch).await.unwrap();
+    assert_eq!(elsewhere.await.unwrap().unwrap().events[0].position.get(), 2);
+}
+
+#[tokio::test]
+async fn an_append_gives_up_on_a_page_that_does_not_end() {
+    let home = Home::new();
+    let store = home.open_with(SqliteConfig::default().busy_timeout(Duration::from_millis(10))).await;
+    let page = begin(&store, Epoch::NONE).await.unwrap();
+    let elsewhere = {
+        let store = store.clone();
+        tokio::spawn(async move { append(&store, "s", "1").await })
+    };
+    let error = elsewhere.await.unwrap().unwrap_err();
+    assert!(matches!(error, EventStoreError::Unavailable { .. }), "{error:?}");
+    drop(page);
+    append(&store, "s", "1").await.unwrap();
+}
+
+#[derive(Debug, Serialize, Deserialize, Event)]
+#[event(namespace = "test")]
+enum TestEvent {
+    Counted { n: i64 },
+}
+
+/// Keeps the count and the sum of all events.
+struct Sum;
+
+impl Projector for Sum {
+    type Event = TestEvent;
+    type Error = rusqlite::Error;
+    type Context = SqliteContext;
+
+    fn name(&self) -> &str {
+        "sum"
+    }
+
+    async fn apply(
+        &mut self,
+        event: &RecordedEvent<TestEvent>,
+        context: &mut SqliteContext,
+    ) -> Result<(), rusqlite::Error> {
+        let TestEvent::Counted { n } = event.payload();
+        context.connection().execute("update sums set count = count + 1, sum = sum + ?1", [n])?;
+        Ok(())
+    }
+}
+
+/// The child's part: projects until it is killed, and says how far it came.
+pub(crate) async fn project(store: SqliteEventStore) {
+    let told = async {
+        let mut last = None;
+        loop {
+            let now = saved(&store).await;
+            if now != last {
+                last = now;
+                say(&now.unwrap_or_default().to_string());
+            }
+            // Now and then, to leave the machine to the projection.
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let config = ProjectionConfig::default().continuous().page_size(PageSize::try_new(10).unwrap());
+    tokio::select! {
+        ended = run_projection(Sum, &store, config) => drop(ended.unwrap()),
+        () = told => {}
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_projection_has_counted_every_event_once() {
+    const EVENTS: i64 = 2_000;
+    let home = Home::new();
+    let store = home.open().await;
+    home.raw().execute_batch("create table sums (count integer, sum integer); insert into sums values (0, 0)").unwrap();
+    let events = (1..=EVENTS).map(|n| event_of("test.Counted", format!(r#"{{"n":{n}}}"#)));
+    let request = events.fold(AppendRequest::builder(), |builder, event| builder.event(stream("s"), event));
+    store.append(request.build().unwrap()).await.unwrap();
+
+    let read = || {
+        let raw = home.raw();
+        raw.query_row("select count, sum from sums", [], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)))
+            .unwrap()
+    };
+    for kill in 1..=3 {
+        let mut child = Child::start("project", &home);
+        let mut came = 0;
+        while came < kill * 400 {
+            came = child.line().expect("the child does not come to the end of the log so soon").parse().unwrap();
+        }
+        child.kill();
+        let (count, sum) = read();
+        assert_eq!(saved(&store).await.unwrap() as i64, count, "read model and checkpoint agree");
+        assert_eq!(sum, count * (count + 1) / 2);
+        assert!(count >= came);
+    }
+    let outcome = run_projection(Sum, &store, ProjectionConfig::default()).await.unwrap();
+    assert_eq!(read(), (EVENTS, EVENTS * (EVENTS + 1) / 2));
+    assert_eq!(outcome.position.unwrap().get() as i64, EVENTS);
+}
+
+/// Is kept from its first page by another program, which locks the file as soon as it leads.
+struct Delayed(Arc<Mutex<rusqlite::Connection>>);
+
+impl Projector for Delayed {
+    type Event = TestEvent;
+    type Error = rusqlite::Error;
+    type Context = SqliteContext;
+
+    fn name(&self) -> &str {
+        "sum"
+    }
+
+    fn leading(&mut self, _: Epoch) {
+        self.0.lock().unwrap().execute_batch("begin immediate").unwrap();
+    }
+
+    async fn apply(
+        &mut self,
+        event: &RecordedEvent<TestEvent>,
+        context: &mut SqliteContext,
+    ) -> Result<(), rusqlite::Error> {
+        Sum.apply(event, context).await
+    }
+}
+
+/// The page that was read ahead meanwhile must not be taken for the one that could not be begun.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_that_could_not_be_begun_is_applied_later() {
+    let home = Home::new();
+    let store = home.open_with(SqliteConfig::default().busy_timeout(Duration::from_millis(5))).await;
+    home.raw().execute_batch("create table sums (count integer, sum integer); insert into sums values (0, 0)").unwrap();
+    let events = (1..=20).map(|n| event_of("test.Counted", format!(r#"{{"n":{n}}}"#)));
+    let request = events.fold(AppendRequest::builder(), |builder, event| builder.event(stream("s"), event));
+    store.append(request.build().unwrap()).await.unwrap();
+
+    let other = Arc::new(Mutex::new(home.raw()));
+    let progress = Progress::default();
+    let config = ProjectionConfig::default()
+        .page_size(PageSize::try_new(5).unwrap())
+        .read_failures(MaxConsecutiveFailures::try_new(100_000).unwrap(), Duration::from_millis(1))
+        .progress(progress.clone());
+    let run = tokio::spawn({
+        let (store, projector) = (store.clone(), Delayed(Arc::clone(&other)));
+        async move { run_projection(projector, &store, config).await.map(|outcome| outcome.applied) }
+    });
+    progress.wait_until(Activity::Reconnecting).await.unwrap();
+    other.lock().unwrap().execute_batch("rollback").unwrap();
+    assert_eq!(run.await.unwrap().unwrap(), 20);
+}

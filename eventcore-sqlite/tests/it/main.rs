@@ -1,0 +1,16 @@
+//! What the SQLite adapter promises, beyond the contract that all adapters share.
+#![cfg(test)]
+
+mod appending;
+mod child;
+mod contract;
+mod crashes;
+mod damage;
+mod exactly_once;
+mod fixtures;
+mod full;
+mod immutability;
+mod opening;
+mod processes;
+mod reading;
+mod support;

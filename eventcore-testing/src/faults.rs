@@ -1,0 +1,325 @@
+//! Faults on demand: lost answers, unavailable stores, rivals that are faster, leaderships that lapse.
+
+use async_trait::async_trait;
+use eventcore::{
+    AppendRequest, Appended, Checkpoint, CheckpointError, CheckpointStore, Epoch, EventFilter, EventReader, EventStore,
+    EventStoreError, GlobalPosition, Leadership, LeadershipError, LineageId, LogCursor, LogWatch, Page, PageSize,
+    ProjectionName, ProjectorCoordinator, ReadStreams, StreamId, StreamPage, StreamVersion, StreamsRead, Timestamp,
+};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use thiserror::Error;
+use tokio::task::consume_budget;
+
+/// A store in front of another one that fails as planned. Without a plan it only passes on.
+///
+/// Every call is a chance for other tasks to run, which a store in RAM does not give by itself.
+///
+/// ```
+/// use eventcore::{EventStore, EventStoreError, ReadStreams};
+/// use eventcore_memory::MemoryEventStore;
+/// use eventcore_testing::{FaultyStore, ReadFault};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let store = FaultyStore::new(MemoryEventStore::new());
+/// store.faults().of_reads([ReadFault::Unavailable]);
+/// let failed = store.read_streams(ReadStreams::new([])?).await;
+/// assert!(matches!(failed, Err(EventStoreError::Unavailable { .. })));
+/// assert!(store.read_streams(ReadStreams::new([])?).await.is_ok());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct FaultyStore<S> {
+    store: S,
+    faults: Faults,
+}
+
+/// The plan of a [`FaultyStore`]: each call takes the next fault of its kind. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct Faults(Arc<Mutex<Plan>>);
+
+#[derive(Debug, Default)]
+struct Plan {
+    appends: VecDeque<AppendFault>,
+    reads: VecDeque<ReadFault>,
+    saves: VecDeque<SaveFault>,
+    acquisitions: VecDeque<LeadershipFault>,
+}
+
+/// What happens with one append.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum AppendFault {
+    /// Nothing: it is passed on. To let a later one fail.
+    None,
+    /// It is not passed on, and the caller is told so.
+    Unavailable,
+    /// It is not passed on, and the outcome is unknown to the caller.
+    RequestLost,
+    /// It is passed on, and the outcome is unknown to the caller.
+    AnswerLost,
+    /// As [`AnswerLost`](Self::AnswerLost), and then somebody else appends this.
+    AnswerLostAndFollowed(AppendRequest),
+    /// Somebody else appends this first.
+    Preceded(AppendRequest),
+    /// It is passed on after this time.
+    Delayed(Duration),
+}
+
+/// What happens with one read, of streams or of a page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ReadFault {
+    /// Nothing: it is passed on. To let a later one fail.
+    None,
+    /// It fails.
+    Unavailable,
+    /// It is passed on after this time.
+    Delayed(Duration),
+}
+
+/// What happens with one checkpoint that is saved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SaveFault {
+    /// Nothing: it is passed on. To let a later one fail.
+    None,
+    /// It is not passed on, and the caller is told so.
+    Unavailable,
+    /// It is passed on, and the outcome is unknown to the caller.
+    AnswerLost,
+}
+
+/// What happens with one leadership that is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LeadershipFault {
+    /// Nothing: it is passed on. To let a later one fail.
+    None,
+    /// It is not passed on, and the caller is told so.
+    Unavailable,
+    /// It is given, but to others it is free, and the leader does not notice: as if it were paused and given up for dead.
+    Lapsed,
+}
+
+/// The cause of an injected error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("a fault was injected")]
+pub struct InjectedFault;
+
+impl Faults {
+    /// Plans what happens with the next appends.
+    pub fn of_appends(&self, faults: impl IntoIterator<Item = AppendFault>) {
+        self.plan(|plan| plan.appends.extend(faults));
+    }
+
+    /// Plans what happens with the next reads, of streams or of pages.
+    pub fn of_reads(&self, faults: impl IntoIterator<Item = ReadFault>) {
+        self.plan(|plan| plan.reads.extend(faults));
+    }
+
+    /// Plans what happens with the next checkpoints that are saved.
+    pub fn of_saves(&self, faults: impl IntoIterator<Item = SaveFault>) {
+        self.plan(|plan| plan.saves.extend(faults));
+    }
+
+    /// Plans what happens with the next leaderships that are asked for.
+    pub fn of_acquisitions(&self, faults: impl IntoIterator<Item = LeadershipFault>) {
+        self.plan(|plan| plan.acquisitions.extend(faults));
+    }
+
+    /// Whether everything planned has happened.
+    #[must_use]
+    pub fn are_used_up(&self) -> bool {
+        self.plan(|plan| {
+            plan.appends.is_empty() && plan.reads.is_empty() && plan.saves.is_empty() && plan.acquisitions.is_empty()
+        })
+    }
+
+    fn plan<T>(&self, change: impl FnOnce(&mut Plan) -> T) -> T {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl<S> FaultyStore<S> {
+    /// Stands before `store`, without faults for now.
+    #[must_use]
+    pub fn new(store: S) -> Self {
+        Self { store, faults: Faults::default() }
+    }
+
+    /// The plan.
+    #[must_use]
+    pub const fn faults(&self) -> &Faults {
+        &self.faults
+    }
+
+    /// The store behind.
+    #[must_use]
+    pub const fn store(&self) -> &S {
+        &self.store
+    }
+
+    async fn before_read(&self) -> Result<(), EventStoreError> {
+        consume_budget().await;
+        match self.faults.plan(|plan| plan.reads.pop_front()) {
+            None | Some(ReadFault::None) => Ok(()),
+            Some(ReadFault::Unavailable) => Err(EventStoreError::unavailable(InjectedFault)),
+            Some(ReadFault::Delayed(time)) => {
+                tokio::time::sleep(time).await;
+                Ok(())
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl<S: EventStore> EventStore for FaultyStore<S> {
+    async fn append(&self, request: AppendRequest) -> Result<Appended, EventStoreError> {
+        consume_budget().await;
+        let unknown = |answer: Result<Appended, EventStoreError>| {
+            // An error is an answer: only that it happened can be lost.
+            answer.and(Err(EventStoreError::outcome_unknown(InjectedFault)))
+        };
+        match self.faults.plan(|plan| plan.appends.pop_front()) {
+            None | Some(AppendFault::None) => self.store.append(request).await,
+            Some(AppendFault::Unavailable) => Err(EventStoreError::unavailable(InjectedFault)),
+            Some(AppendFault::RequestLost) => Err(EventStoreError::outcome_unknown(InjectedFault)),
+            Some(AppendFault::AnswerLost) => unknown(self.store.append(request).await),
+            Some(AppendFault::AnswerLostAndFollowed(other)) => {
+                let answer = self.store.append(request).await;
+                self.store.append(other).await?;
+                unknown(answer)
+            }
+            Some(AppendFault::Preceded(other)) => {
+                self.store.append(other).await?;
+                self.store.append(request).await
+            }
+            Some(AppendFault::Delayed(time)) => {
+                tokio::time::sleep(time).await;
+                self.store.append(request).await
+            }
+        }
+    }
+
+    async fn read_streams(&self, request: ReadStreams) -> Result<StreamsRead, EventStoreError> {
+        self.before_read().await?;
+        self.store.read_streams(request).await
+    }
+
+    async fn stream_version(&self, stream_id: &StreamId) -> Result<StreamVersion, EventStoreError> {
+        consume_budget().await;
+        self.store.stream_version(stream_id).await
+    }
+
+    async fn stream_exists(&self, stream_id: &StreamId) -> Result<bool, EventStoreError> {
+        consume_budget().await;
+        self.store.stream_exists(stream_id).await
+    }
+
+    async fn head(&self) -> Result<Option<GlobalPosition>, EventStoreError> {
+        consume_budget().await;
+        self.store.head().await
+    }
+
+    async fn prune_receipts(&self, older_than: Timestamp) -> Result<u64, EventStoreError> {
+        consume_budget().await;
+        self.store.prune_receipts(older_than).await
+    }
+
+    async fn close(&self) -> Result<(), EventStoreError> {
+        consume_budget().await;
+        self.store.close().await
+    }
+}
+
+#[async_trait]
+impl<S: EventReader> EventReader for FaultyStore<S> {
+    async fn read_page(
+        &self,
+        filter: &EventFilter,
+        after: Option<GlobalPosition>,
+        limit: PageSize,
+    ) -> Result<Page, EventStoreError> {
+        self.before_read().await?;
+        self.store.read_page(filter, after, limit).await
+    }
+
+    async fn read_stream(
+        &self,
+        stream_id: &StreamId,
+        after: StreamVersion,
+        limit: PageSize,
+    ) -> Result<StreamPage, EventStoreError> {
+        self.before_read().await?;
+        self.store.read_stream(stream_id, after, limit).await
+    }
+
+    async fn verify_cursor(&self, cursor: &LogCursor) -> Result<(), EventStoreError> {
+        consume_budget().await;
+        self.store.verify_cursor(cursor).await
+    }
+
+    fn lineage(&self) -> LineageId {
+        self.store.lineage()
+    }
+
+    fn watch_log(&self) -> LogWatch {
+        self.store.watch_log()
+    }
+}
+
+#[async_trait]
+impl<S: CheckpointStore> CheckpointStore for FaultyStore<S> {
+    async fn load_checkpoint(&self, name: &ProjectionName) -> Result<Option<Checkpoint>, CheckpointError> {
+        consume_budget().await;
+        self.store.load_checkpoint(name).await
+    }
+
+    async fn save_checkpoint(&self, checkpoint: &Checkpoint, epoch: Epoch) -> Result<(), CheckpointError> {
+        consume_budget().await;
+        match self.faults.plan(|plan| plan.saves.pop_front()) {
+            None | Some(SaveFault::None) => self.store.save_checkpoint(checkpoint, epoch).await,
+            Some(SaveFault::Unavailable) => Err(EventStoreError::unavailable(InjectedFault).into()),
+            Some(SaveFault::AnswerLost) => {
+                self.store.save_checkpoint(checkpoint, epoch).await?;
+                Err(EventStoreError::outcome_unknown(InjectedFault).into())
+            }
+        }
+    }
+
+    async fn reset_checkpoint(&self, name: &ProjectionName, epoch: Epoch) -> Result<(), CheckpointError> {
+        consume_budget().await;
+        self.store.reset_checkpoint(name, epoch).await
+    }
+
+    async fn list_checkpoints(&self) -> Result<Vec<Checkpoint>, CheckpointError> {
+        consume_budget().await;
+        self.store.list_checkpoints().await
+    }
+}
+
+#[async_trait]
+impl<S: ProjectorCoordinator> ProjectorCoordinator for FaultyStore<S> {
+    async fn acquire(&self, name: &ProjectionName) -> Result<Leadership, LeadershipError> {
+        consume_budget().await;
+        match self.faults.plan(|plan| plan.acquisitions.pop_front()) {
+            None | Some(LeadershipFault::None) => self.store.acquire(name).await,
+            Some(LeadershipFault::Unavailable) => Err(EventStoreError::unavailable(InjectedFault).into()),
+            Some(LeadershipFault::Lapsed) => {
+                let leadership = self.store.acquire(name).await?;
+                let lapsed = Leadership::new(name.clone(), leadership.epoch(), leadership.lost().clone(), ());
+                self.store.release(leadership).await?;
+                Ok(lapsed)
+            }
+        }
+    }
+
+    async fn release(&self, leadership: Leadership) -> Result<(), LeadershipError> {
+        consume_budget().await;
+        self.store.release(leadership).await
+    }
+}

@@ -1,0 +1,168 @@
+//! Names, ids and times that events carry.
+
+use crate::validation::{check_range, name_type};
+use crate::{Problem, ValidationError};
+use chrono::{DateTime, DurationRound, SubsecRound, TimeDelta, Utc};
+use nutype::nutype;
+use uuid::Uuid;
+
+name_type! {
+    /// The stored name of a kind of event, for example `bank.MoneyDeposited`: explicit and stable, never a Rust path.
+    EventType, check_event_type
+}
+
+name_type! {
+    /// The identity of one command: however often it is executed, it has one effect.
+    CommandId, check_command_id
+}
+
+name_type! {
+    /// What belongs together: all events that one request, conversation or process led to.
+    CorrelationId, check_correlation_id
+}
+
+name_type! {
+    /// What caused an event: the id of a command or of another event.
+    CausationId, check_causation_id
+}
+
+name_type! {
+    /// On whose behalf an event was written.
+    UserId, check_user_id
+}
+
+impl From<&EventId> for CausationId {
+    fn from(id: &EventId) -> Self {
+        // The text of a UUID is always a valid name, so the error branch cannot be taken.
+        Self::new(id.to_string()).unwrap_or_else(|_| unreachable!("a UUID is a valid name"))
+    }
+}
+
+fn check_schema_version(value: &u32) -> Result<(), ValidationError> {
+    check_range("SchemaVersion", u64::from(*value), 1, i32::MAX as u64)
+}
+
+/// The version of an event type's payload, from 1. Older ones are brought up to date by upcasters when read.
+#[nutype(
+    validate(with = check_schema_version, error = ValidationError),
+    default = 1,
+    derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Display, Default, Serialize, Deserialize)
+)]
+pub struct SchemaVersion(u32);
+
+impl SchemaVersion {
+    /// The version as a number.
+    #[must_use]
+    pub fn get(self) -> u32 {
+        self.into_inner()
+    }
+}
+
+fn check_event_id(id: &Uuid) -> Result<(), ValidationError> {
+    if id.get_version_num() == 7 && id.get_variant() == uuid::Variant::RFC4122 {
+        return Ok(());
+    }
+    Err(ValidationError::new("EventId", Problem::NotUuidV7 { version: id.get_version_num() }))
+}
+
+/// The identity of an event: a UUID of version 7. Any other version is refused.
+///
+/// ```
+/// use eventcore::EventId;
+///
+/// let id = EventId::generate();
+/// assert_eq!(id.to_string().parse::<EventId>()?, id);
+/// # Ok::<(), eventcore::ValidationError>(())
+/// ```
+#[nutype(
+    validate(with = check_event_id, error = ValidationError),
+    derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Display, Serialize, Deserialize)
+)]
+pub struct EventId(Uuid);
+
+impl EventId {
+    /// A new id, from the clock and the system's randomness. Only drivers call it; domain code and machines never do.
+    #[must_use]
+    pub fn generate() -> Self {
+        Self::try_new(Uuid::now_v7()).unwrap_or_else(|_| unreachable!("now_v7 makes a UUID of version 7"))
+    }
+
+    /// The id as a UUID.
+    #[must_use]
+    pub fn as_uuid(&self) -> Uuid {
+        self.into_inner()
+    }
+}
+
+impl std::str::FromStr for EventId {
+    type Err = ValidationError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let malformed = || Problem::Malformed { text: text.to_owned(), expected: "a UUID" };
+        let uuid = Uuid::parse_str(text).map_err(|_| ValidationError::new("EventId", malformed()))?;
+        Self::try_new(uuid)
+    }
+}
+
+/// A point in time in UTC, to the microsecond: what every adapter stores and gives back unchanged.
+///
+/// It is information for people. Order comes from [`GlobalPosition`](crate::GlobalPosition), never from a clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(from = "DateTime<Utc>", into = "DateTime<Utc>")]
+pub struct Timestamp(DateTime<Utc>);
+
+impl Timestamp {
+    /// The time of the system's clock. Only drivers and adapters call it.
+    #[must_use]
+    pub fn now() -> Self {
+        Self::from(Utc::now())
+    }
+
+    /// The time `micros` microseconds after the beginning of 1970.
+    ///
+    /// # Errors
+    /// [`ValidationError`] outside of the calendar's range (some 262,000 years to either side).
+    pub fn from_micros(micros: i64) -> Result<Self, ValidationError> {
+        DateTime::from_timestamp_micros(micros).map(Self).ok_or_else(|| {
+            ValidationError::new(
+                "Timestamp",
+                Problem::OutOfRange {
+                    value: i128::from(micros),
+                    min: i128::from(DateTime::<Utc>::MIN_UTC.timestamp_micros()),
+                    max: i128::from(DateTime::<Utc>::MAX_UTC.timestamp_micros()),
+                },
+            )
+        })
+    }
+
+    /// Microseconds since the beginning of 1970.
+    #[must_use]
+    pub fn as_micros(self) -> i64 {
+        self.0.timestamp_micros()
+    }
+
+    /// The time as chrono's type.
+    #[must_use]
+    pub fn as_datetime(self) -> DateTime<Utc> {
+        self.0
+    }
+}
+
+impl From<DateTime<Utc>> for Timestamp {
+    /// Cuts off what lies below the microsecond, towards the past.
+    fn from(time: DateTime<Utc>) -> Self {
+        Self(time.duration_trunc(TimeDelta::microseconds(1)).unwrap_or_else(|_| time.trunc_subsecs(6)))
+    }
+}
+
+impl From<Timestamp> for DateTime<Utc> {
+    fn from(time: Timestamp) -> Self {
+        time.0
+    }
+}
+
+impl std::fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0.format("%Y-%m-%dT%H:%M:%S%.6fZ"))
+    }
+}

@@ -1,0 +1,342 @@
+//! One projection of a manager: runs, fails, is started again.
+
+use super::shared::Shared;
+use super::{LiveConfig, ManagerError, ProjectionState};
+use crate::{
+    Activity, EventReader, EventStore, Progress, ProjectionContext, ProjectionName, Projector, ProjectorCoordinator,
+    SharedError, UnitOfWork, run_projection,
+};
+use async_trait::async_trait;
+use std::any::Any;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::{RwLock, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// A projection, whatever its type.
+pub(super) struct Follower {
+    pub(super) name: ProjectionName,
+    pub(super) runner: Arc<dyn Runner>,
+    record: Mutex<Record>,
+    /// Counts the changes of the record, for those who wait.
+    changes: watch::Sender<u64>,
+    /// Open unless the projection is paused.
+    gate: watch::Sender<bool>,
+    restarts: AtomicU32,
+}
+
+struct Record {
+    phase: Phase,
+    /// The progress of the run under way, or of the one that is about to begin. Each run has its own, so that one that ends
+    /// does not speak for the next.
+    progress: Progress,
+    last_error: Option<SharedError>,
+    started: Option<Instant>,
+    stop: CancellationToken,
+    /// The read model is to be made anew.
+    rebuild: bool,
+}
+
+#[derive(Debug, Clone)]
+enum Phase {
+    Stopped,
+    Starting,
+    Running,
+    Restarting,
+    Failed(SharedError),
+}
+
+/// Runs one projector of a certain type.
+#[async_trait]
+pub(super) trait Runner: Send + Sync {
+    /// Runs until `stop`, or until it fails.
+    async fn run(&self, session: Session) -> Result<(), Failure>;
+
+    /// Whether pausing stops the run: a page with durable effects is not held open.
+    fn stops_when_paused(&self) -> bool;
+
+    /// The read model: an `Arc<RwLock<P>>`, once there is one.
+    fn read_model(&self) -> Option<Box<dyn Any + Send>>;
+}
+
+/// What a run needs to know.
+pub(super) struct Session {
+    pub(super) config: LiveConfig,
+    pub(super) progress: Progress,
+    pub(super) stop: CancellationToken,
+    pub(super) gate: watch::Receiver<bool>,
+}
+
+/// Why a run ended, and whether starting it again may help.
+pub(super) struct Failure {
+    error: SharedError,
+    retry: bool,
+}
+
+/// The runner of projectors of type `P`.
+pub(super) struct RunnerOf<P, B> {
+    backend: B,
+    make: Box<dyn Fn() -> P + Send + Sync>,
+    models: Mutex<Models<P>>,
+}
+
+/// The read model that serves, and the one that is about to.
+struct Models<P> {
+    current: Option<Arc<RwLock<P>>>,
+    next: Option<(Arc<RwLock<P>>, Progress)>,
+}
+
+impl<P> Models<P> {
+    /// The read model that serves now: the next one as soon as it has caught up. It is looked at whenever somebody asks, so
+    /// that who has seen the run live also sees its read model.
+    fn serving(&mut self) -> Option<Arc<RwLock<P>>> {
+        if let Some((model, _)) = self.next.take_if(|(_, progress)| progress.has_been_live()) {
+            self.current = Some(model);
+        }
+        self.current.clone()
+    }
+}
+
+impl<P, B> RunnerOf<P, B> {
+    pub(super) fn new(backend: B, make: impl Fn() -> P + Send + Sync + 'static) -> Self {
+        Self { backend, make: Box::new(make), models: Mutex::new(Models { current: None, next: None }) }
+    }
+}
+
+#[async_trait]
+impl<P, B> Runner for RunnerOf<P, B>
+where
+    P: Projector + Sync + 'static,
+    B: EventStore + EventReader + ProjectorCoordinator + UnitOfWork<P::Context> + 'static,
+{
+    async fn run(&self, session: Session) -> Result<(), Failure> {
+        let (projector, read_model) = Shared::new((self.make)(), session.gate, session.stop.clone());
+        // A read model in memory starts anew: until it has caught up, the one before it goes on to serve.
+        {
+            let mut models = lock(&self.models);
+            models.serving();
+            if P::Context::DURABLE || models.current.is_none() {
+                models.current = Some(Arc::clone(&read_model));
+            }
+            models.next = Some((read_model, session.progress.clone()));
+        }
+        let config = session.config.run().shutdown(session.stop.clone()).progress(session.progress.clone());
+        let result = run_projection(projector, &self.backend, config).await;
+        match result {
+            Ok(_) => Ok(()),
+            Err(error) => Err(Failure { retry: error.retry_helps(), error: SharedError::new(error) }),
+        }
+    }
+
+    fn stops_when_paused(&self) -> bool {
+        P::Context::DURABLE
+    }
+
+    fn read_model(&self) -> Option<Box<dyn Any + Send>> {
+        lock(&self.models).serving().map(|model| Box::new(model) as Box<dyn Any + Send>)
+    }
+}
+
+impl Follower {
+    pub(super) fn new(name: ProjectionName, runner: Arc<dyn Runner>) -> Self {
+        let record = Record {
+            phase: Phase::Stopped,
+            progress: Progress::default(),
+            last_error: None,
+            started: None,
+            stop: CancellationToken::new(),
+            rebuild: false,
+        };
+        Self {
+            name,
+            runner,
+            record: Mutex::new(record),
+            changes: watch::Sender::new(0),
+            gate: watch::Sender::new(true),
+            restarts: AtomicU32::new(0),
+        }
+    }
+
+    pub(super) fn is_paused(&self) -> bool {
+        !*self.gate.borrow()
+    }
+
+    pub(super) fn pause(&self) {
+        self.gate.send_replace(false);
+        if self.runner.stops_when_paused() {
+            lock(&self.record).stop.cancel();
+        }
+    }
+
+    pub(super) fn resume(&self) {
+        self.gate.send_replace(true);
+    }
+
+    /// Ends the run that is under way; the supervisor begins another one.
+    pub(super) fn rebuild(&self) {
+        lock(&self.record).rebuild = true;
+        self.renew(Phase::Starting);
+        lock(&self.record).stop.cancel();
+    }
+
+    /// A run is about to begin.
+    pub(super) fn starting(&self) {
+        self.renew(Phase::Starting);
+    }
+
+    pub(super) fn progress(&self) -> Progress {
+        lock(&self.record).progress.clone()
+    }
+
+    /// Enters a phase that a new run follows.
+    fn renew(&self, phase: Phase) {
+        lock(&self.record).progress = Progress::default();
+        self.enter(phase);
+    }
+
+    fn enter(&self, phase: Phase) {
+        lock(&self.record).phase = phase;
+        self.changes.send_modify(|changes| *changes = changes.wrapping_add(1));
+    }
+
+    /// Returns when `reached` answers well for the run that is then under way.
+    ///
+    /// # Errors
+    /// [`ManagerError::Failed`] if it fails for good, [`ManagerError::NotLive`] if it is stopped.
+    pub(super) async fn wait<F>(&self, reached: impl Fn(Progress) -> F) -> Result<(), ManagerError>
+    where
+        F: Future<Output = bool>,
+    {
+        loop {
+            let mut changes = self.changes.subscribe();
+            match lock(&self.record).phase.clone() {
+                Phase::Failed(source) => return Err(ManagerError::Failed { name: self.name.clone(), source }),
+                Phase::Stopped => return Err(ManagerError::NotLive),
+                Phase::Starting | Phase::Running | Phase::Restarting => {}
+            }
+            let this_run = async {
+                if !reached(self.progress()).await {
+                    // It ended first, and the phase is about to change.
+                    std::future::pending::<()>().await;
+                }
+            };
+            tokio::select! {
+                biased;
+                _ = changes.changed() => {}
+                () = this_run => return Ok(()),
+            }
+        }
+    }
+
+    pub(super) fn state(&self) -> ProjectionState {
+        let phase = lock(&self.record).phase.clone();
+        match (phase, self.progress().activity()) {
+            (Phase::Failed(error), _) => ProjectionState::Failed(error),
+            (Phase::Stopped, _) => ProjectionState::Stopped,
+            (Phase::Restarting, _) => ProjectionState::Reconnecting,
+            (Phase::Running, _) if self.is_paused() => ProjectionState::Paused,
+            (Phase::Running, Activity::Standby) => ProjectionState::Standby,
+            (Phase::Running, Activity::Live) => ProjectionState::Live,
+            (Phase::Running, Activity::Reconnecting) => ProjectionState::Reconnecting,
+            (Phase::Starting | Phase::Running, _) => ProjectionState::CatchingUp,
+        }
+    }
+
+    /// Events per second since the last start.
+    pub(super) fn rate(&self) -> f64 {
+        let seconds = lock(&self.record).started.map_or(0.0, |started| started.elapsed().as_secs_f64());
+        let (applied, _) = self.progress().counts();
+        if seconds > 0.0 { applied as f64 / seconds } else { 0.0 }
+    }
+
+    pub(super) fn restarts(&self) -> u32 {
+        self.restarts.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn last_error(&self) -> Option<SharedError> {
+        lock(&self.record).last_error.clone()
+    }
+
+    /// Runs until `stop`, starting again after failures as long as that may help.
+    ///
+    /// # Errors
+    /// The error it failed with for good.
+    pub(super) async fn supervise(
+        self: Arc<Self>,
+        config: LiveConfig,
+        stop: CancellationToken,
+    ) -> Result<(), ManagerError> {
+        let mut failures = 0;
+        while !stop.is_cancelled() {
+            let mut gate = self.gate.subscribe();
+            if self.runner.stops_when_paused() {
+                tokio::select! {
+                    _ = gate.wait_for(|open| *open) => {}
+                    () = stop.cancelled() => break,
+                }
+            }
+            let (result, caught_up) = self.run_once(config, &stop).await;
+            if caught_up {
+                failures = 0;
+            }
+            if stop.is_cancelled() && result.is_ok() {
+                break;
+            }
+            let rebuild = std::mem::take(&mut lock(&self.record).rebuild);
+            match result {
+                Ok(()) if rebuild => continue,
+                Ok(()) if self.is_paused() => {
+                    self.renew(Phase::Running);
+                    continue;
+                }
+                // The run ended without being told to: the feed came to an end.
+                Ok(()) => {}
+                Err(failure) => {
+                    let error = failure.error;
+                    tracing::warn!(projection = self.name.as_str(), %error, "failed");
+                    lock(&self.record).last_error = Some(error.clone());
+                    if !failure.retry || failures >= config.restarts() {
+                        self.enter(Phase::Failed(error.clone()));
+                        return Err(ManagerError::Failed { name: self.name.clone(), source: error });
+                    }
+                }
+            }
+            failures += 1;
+            self.restarts.fetch_add(1, Ordering::Relaxed);
+            self.renew(Phase::Restarting);
+            tokio::select! {
+                () = tokio::time::sleep(config.delay(failures, fastrand::f64())) => {}
+                () = stop.cancelled() => {}
+            }
+        }
+        self.enter(Phase::Stopped);
+        Ok(())
+    }
+
+    /// One run on a task of its own, so that a panic of the projector ends only this run. Also tells whether it caught up.
+    async fn run_once(&self, config: LiveConfig, stop: &CancellationToken) -> (Result<(), Failure>, bool) {
+        let run_stop = stop.child_token();
+        let progress = {
+            let mut record = lock(&self.record);
+            record.started = Some(Instant::now());
+            record.stop = run_stop.clone();
+            // Asked for before the run began: it is what is about to be done.
+            record.rebuild = false;
+            record.progress.clone()
+        };
+        self.enter(Phase::Running);
+        let session = Session { config, progress: progress.clone(), stop: run_stop, gate: self.gate.subscribe() };
+        let runner = Arc::clone(&self.runner);
+        let result = match tokio::spawn(async move { runner.run(session).await }).await {
+            Ok(result) => result,
+            Err(panic) => Err(Failure { error: SharedError::new(panic), retry: true }),
+        };
+        (result, progress.has_been_live())
+    }
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What is guarded is replaced whole, so a panic elsewhere leaves nothing half done.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

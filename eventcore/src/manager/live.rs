@@ -1,0 +1,140 @@
+//! Projections that run, and the handle to them.
+
+use super::follower::{Follower, lock};
+use super::{LiveConfig, ManagerError, ProjectionState};
+use crate::{Activity, GlobalPosition, SharedError};
+use std::sync::{Arc, Mutex};
+use tokio::sync::watch;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+/// How the live projections are doing, all together.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum LiveState {
+    /// At least one reads history.
+    CatchingUp,
+    /// All have seen everything there was, as far as they run: paused ones and those led elsewhere do not count.
+    Live,
+    /// At least one cannot reach the store or was started again.
+    Reconnecting,
+    /// They were shut down.
+    Stopped,
+    /// At least one has failed for good, with this error. The others go on.
+    Failed(SharedError),
+}
+
+/// The handle to live projections. Clones refer to the same; when the last one and the manager are dropped, they stop.
+#[derive(Clone)]
+pub struct LiveHandle {
+    running: Arc<Running>,
+}
+
+/// One start of all projections, until they are shut down.
+pub(super) struct Running {
+    followers: Vec<Arc<Follower>>,
+    stop: CancellationToken,
+    ended: watch::Receiver<bool>,
+    first_error: Arc<Mutex<Option<ManagerError>>>,
+    _stop_on_drop: DropGuard,
+}
+
+impl Running {
+    pub(super) fn start(followers: &[Arc<Follower>], config: LiveConfig) -> Arc<Self> {
+        let stop = CancellationToken::new();
+        let (end, ended) = watch::channel(false);
+        let first_error = Arc::new(Mutex::new(None));
+        let runs: Vec<_> = followers
+            .iter()
+            .inspect(|follower| follower.starting())
+            .map(|follower| tokio::spawn(Arc::clone(follower).supervise(config, stop.clone())))
+            .collect();
+        let errors = Arc::clone(&first_error);
+        tokio::spawn(async move {
+            for run in runs {
+                if let Ok(Err(error)) = run.await {
+                    lock(&errors).get_or_insert(error);
+                }
+            }
+            end.send_replace(true);
+        });
+        let guard = stop.clone().drop_guard();
+        Arc::new(Self { followers: followers.to_vec(), stop, ended, first_error, _stop_on_drop: guard })
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        *self.ended.borrow()
+    }
+}
+
+impl LiveHandle {
+    pub(super) const fn new(running: Arc<Running>) -> Self {
+        Self { running }
+    }
+
+    /// How the projections are doing, all together.
+    #[must_use]
+    pub fn state(&self) -> LiveState {
+        if self.running.has_ended() {
+            let failed = lock(&self.running.first_error).clone();
+            return failed.map_or(LiveState::Stopped, |error| LiveState::Failed(SharedError::new(error)));
+        }
+        let states: Vec<_> = self.running.followers.iter().map(|follower| follower.state()).collect();
+        let failed = states.iter().find_map(|state| match state {
+            ProjectionState::Failed(error) => Some(LiveState::Failed(error.clone())),
+            _ => None,
+        });
+        let any = |wanted: fn(&ProjectionState) -> bool| states.iter().any(wanted);
+        failed.unwrap_or_else(|| {
+            if any(|state| matches!(state, ProjectionState::Reconnecting)) {
+                LiveState::Reconnecting
+            } else if any(|state| matches!(state, ProjectionState::CatchingUp | ProjectionState::Stopped)) {
+                LiveState::CatchingUp
+            } else {
+                LiveState::Live
+            }
+        })
+    }
+
+    /// Whether all projections have seen everything there was. It goes back to `false` when one falls behind, or when the
+    /// store cannot be reached.
+    #[must_use]
+    pub fn is_caught_up(&self) -> bool {
+        matches!(self.state(), LiveState::Live)
+    }
+
+    /// Returns when every projection has caught up once, or goes on to do so elsewhere.
+    ///
+    /// # Errors
+    /// [`ManagerError::Failed`] if one of them fails for good.
+    pub async fn wait_until_caught_up(&self) -> Result<(), ManagerError> {
+        for follower in &self.running.followers {
+            let caught_up = |activity| matches!(activity, Activity::Live | Activity::Standby);
+            follower.wait(|progress| async move { progress.wait_until_any(caught_up).await.is_ok() }).await?;
+        }
+        Ok(())
+    }
+
+    /// Returns when every projection is done with `position`: what was written there can be read from each.
+    ///
+    /// # Errors
+    /// [`ManagerError::Failed`] if one of them fails for good, [`ManagerError::NotLive`] if they are shut down meanwhile.
+    pub async fn wait_for(&self, position: GlobalPosition) -> Result<(), ManagerError> {
+        for follower in &self.running.followers {
+            follower.wait(|progress| async move { progress.wait_for(position).await.is_ok() }).await?;
+        }
+        Ok(())
+    }
+
+    /// Stops all projections: the event in hand is finished, checkpoints are saved. Any number of callers may wait for it;
+    /// then they can be started again.
+    ///
+    /// # Errors
+    /// The first error that a projection failed with.
+    pub async fn shutdown(&self) -> Result<(), ManagerError> {
+        self.running.stop.cancel();
+        let mut ended = self.running.ended.clone();
+        // An error means that the task is gone, and with it all runs.
+        let _ = ended.wait_for(|ended| *ended).await;
+        lock(&self.running.first_error).clone().map_or(Ok(()), Err)
+    }
+}

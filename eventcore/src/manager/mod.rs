@@ -1,0 +1,15 @@
+//! Many projections over one store: started together, supervised, looked at and rebuilt one by one.
+
+mod config;
+mod error;
+mod follower;
+mod live;
+mod registry;
+mod shared;
+mod status;
+
+pub use config::{LiveConfig, MaxRestarts};
+pub use error::ManagerError;
+pub use live::{LiveHandle, LiveState};
+pub use registry::{ProjectionManager, ProjectionManagerBuilder};
+pub use status::{ProjectionState, ProjectionStatus};

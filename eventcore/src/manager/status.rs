@@ -1,0 +1,51 @@
+//! How a projection is doing.
+
+use crate::{GlobalPosition, ProjectionName, SharedError};
+
+/// What a projection is doing.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum ProjectionState {
+    /// It was not started, or was shut down.
+    Stopped,
+    /// It was paused, and keeps its place.
+    Paused,
+    /// Another instance leads it.
+    Standby,
+    /// It reads history.
+    CatchingUp,
+    /// It has seen everything there was.
+    Live,
+    /// The store failed or the projector panicked; it is tried again.
+    Reconnecting,
+    /// It ended for good, with this error.
+    Failed(SharedError),
+}
+
+/// How a projection is doing.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ProjectionStatus {
+    /// The projection.
+    pub name: ProjectionName,
+    /// What it is doing.
+    pub state: ProjectionState,
+    /// How far it has come.
+    pub position: Option<GlobalPosition>,
+    /// The head of the log.
+    pub head: Option<GlobalPosition>,
+    /// How many positions it is behind the head. Where the store leaves gaps, that is more than the number of events.
+    pub lag: u64,
+    /// How many events it applied since it was started last.
+    pub applied: u64,
+    /// How many events it left out since it was started last, because they failed.
+    pub skipped: u64,
+    /// How many events it applied per second, on average since it was started last.
+    pub rate: f64,
+    /// Whether this instance leads it. Always so for a read model in memory that runs.
+    pub leader: bool,
+    /// How often it was started again after it had failed.
+    pub restarts: u32,
+    /// The last error, even if it recovered.
+    pub last_error: Option<SharedError>,
+}

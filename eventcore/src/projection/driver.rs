@@ -1,0 +1,381 @@
+//! The driver of the projection machine: performs its effects.
+
+use super::machine::ProjectionMachine;
+use super::page::{DecodedPage, PageEvent, PageReader};
+use super::protocol::{
+    Applied, Fault, PageShape, ProjectionEffect, ProjectionInput, ProjectionRules, ProjectionStop, Signals,
+};
+use super::{FailureContext, FailureStrategy, ProjectionConfig, ProjectionError, ProjectionFailure, Projector};
+use crate::{
+    Checkpoint, CheckpointError, CheckpointStore, Epoch, ErrorKind, EventFilter, EventReader, EventStore,
+    EventStoreError, EventType, FilterIdentity, GlobalPosition, Leadership, LeadershipError, LogCursor, LogWatch,
+    PageSize, Progress, ProjectionContext, ProjectionName, ProjectorCoordinator, Timestamp, UnitOfWork,
+};
+use std::error::Error as StdError;
+use std::time::Duration;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+
+/// What a run did.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ProjectionOutcome<P> {
+    /// The projector, with its read model if that lives in it.
+    pub projector: P,
+    /// How far the log was examined; `None` if it is empty.
+    pub position: Option<GlobalPosition>,
+    /// How many events were applied.
+    pub applied: u64,
+    /// How many events were left out because they failed and the projector chose to skip them.
+    pub skipped: u64,
+}
+
+/// Runs a projection: to the end of the log (batch, the default), or until told to stop (continuous).
+///
+/// It reads page after page, applies events in global order, and saves one checkpoint per page. Run again, it goes on
+/// from there, except for a read model in memory, which starts at the beginning.
+///
+/// # Errors
+/// [`ProjectionError`], whose [`kind`](ProjectionError::kind) tells what a caller can do.
+pub async fn run_projection<P, B>(
+    projector: P,
+    backend: &B,
+    config: ProjectionConfig,
+) -> Result<ProjectionOutcome<P>, ProjectionError<P::Error>>
+where
+    P: Projector,
+    B: EventStore + EventReader + ProjectorCoordinator + UnitOfWork<P::Context> + ?Sized,
+{
+    let name = ProjectionName::new(projector.name()).map_err(ProjectionError::Name)?;
+    let span = tracing::debug_span!("projection", name = name.as_str());
+    let filter = projector.filter();
+    let run = Run {
+        identity: filter.identity(),
+        filter,
+        backend,
+        shutdown: config.shutdown.clone(),
+        log: backend.watch_log(),
+        name,
+        projector,
+        leadership: None,
+        context: None,
+        events: Vec::new(),
+    };
+    run.drive(&config).instrument(span).await
+}
+
+/// Forgets the checkpoint of a projection, so that it starts at the beginning of the log. No instance may be running it.
+///
+/// What it has done so far stays: empty its tables yourself before it is run again, or it counts every event twice.
+///
+/// # Errors
+/// [`LeadershipError::Busy`] if an instance leads it, else what the store says.
+pub async fn reset_projection<B>(backend: &B, name: &ProjectionName) -> Result<(), ResetError>
+where
+    B: CheckpointStore + ProjectorCoordinator + ?Sized,
+{
+    let leadership = backend.acquire(name).await?;
+    let reset = backend.reset_checkpoint(name, leadership.epoch()).await;
+    backend.release(leadership).await?;
+    Ok(reset?)
+}
+
+/// An error of [`reset_projection`].
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum ResetError {
+    /// The leadership could not be taken.
+    #[error(transparent)]
+    Leadership(#[from] LeadershipError),
+    /// The checkpoint could not be reset.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+}
+
+type Failure<P> = ProjectionError<<P as Projector>::Error>;
+type Input<P> = ProjectionInput<Failure<P>>;
+
+struct Run<'b, P: Projector, B: ?Sized> {
+    projector: P,
+    backend: &'b B,
+    name: ProjectionName,
+    filter: EventFilter,
+    identity: FilterIdentity,
+    shutdown: CancellationToken,
+    log: LogWatch,
+    leadership: Option<Leadership>,
+    context: Option<P::Context>,
+    events: Vec<PageEvent<P::Event>>,
+}
+
+impl<P, B> Run<'_, P, B>
+where
+    P: Projector,
+    B: EventStore + EventReader + ProjectorCoordinator + UnitOfWork<P::Context> + ?Sized,
+{
+    async fn drive(mut self, config: &ProjectionConfig) -> Result<ProjectionOutcome<P>, Failure<P>> {
+        let mut machine = ProjectionMachine::new(rules::<P>(config, self.filter.clone(), self.backend));
+        let mut pages = PageReader::new(self.backend, self.filter.clone(), config.page_size);
+        let mut input = ProjectionInput::Start;
+        let started = Instant::now();
+        config.progress.restart();
+        let _ended = EndOnDrop(&config.progress);
+        let finished = loop {
+            let signals = Signals {
+                now: started.elapsed(),
+                stop: self.shutdown.is_cancelled(),
+                lost: self.leadership.as_ref().is_some_and(|leadership| leadership.lost().is_cancelled()),
+            };
+            match machine.step(input, signals, fastrand::f64()) {
+                ProjectionEffect::Finish(finished) => break finished,
+                effect => {
+                    if !matches!(effect, ProjectionEffect::Apply { .. }) {
+                        report(&config.progress, &machine);
+                    }
+                    input = match effect {
+                        ProjectionEffect::Read { after } => self.take(pages.read(after).await),
+                        effect => {
+                            if let ProjectionEffect::Apply { index, .. } = effect {
+                                pages.nudge(index);
+                            }
+                            pages.beside(self.perform(effect)).await
+                        }
+                    };
+                }
+            }
+        };
+        report(&config.progress, &machine);
+        drop(pages);
+        self.step_down().await;
+        finished.map_err(|stop| self.error(stop))?;
+        let (applied, skipped) = machine.counts();
+        let position = machine.cursor().map(|cursor| cursor.position);
+        Ok(ProjectionOutcome { projector: self.projector, position, applied, skipped })
+    }
+
+    async fn perform(&mut self, effect: ProjectionEffect<Failure<P>>) -> Input<P> {
+        match effect {
+            ProjectionEffect::Acquire => ProjectionInput::Acquired(self.acquire().await.map_err(fault)),
+            ProjectionEffect::StepDown => {
+                self.step_down().await;
+                ProjectionInput::Done(Ok(()))
+            }
+            ProjectionEffect::Resume => {
+                let checkpoint = self.backend.resume(&self.name).await;
+                ProjectionInput::Resumed(checkpoint.map_err(|error| fault(error.into())))
+            }
+            ProjectionEffect::Probe(filter) => ProjectionInput::Probed(self.probe(&filter).await.map_err(fault)),
+            ProjectionEffect::Verify(cursor) => {
+                let verified = self.backend.verify_cursor(&cursor).await;
+                ProjectionInput::Done(verified.map_err(|error| fault(error.into())))
+            }
+            ProjectionEffect::Head => {
+                ProjectionInput::Head(self.backend.head().await.map_err(|error| fault(error.into())))
+            }
+            ProjectionEffect::Begin => ProjectionInput::Done(self.begin().await.map_err(fault)),
+            ProjectionEffect::Apply { index, attempt } => ProjectionInput::Applied(self.apply(index, attempt).await),
+            ProjectionEffect::Commit(cursor) => ProjectionInput::Done(self.commit(cursor).await.map_err(fault)),
+            ProjectionEffect::Rollback => ProjectionInput::Done(self.rollback().await.map_err(fault)),
+            ProjectionEffect::Wait(time) => self.wait(time, true).await,
+            ProjectionEffect::Pause(time) => self.wait(time, false).await,
+            // The caller does these by itself.
+            ProjectionEffect::Read { .. } | ProjectionEffect::Finish(_) => ProjectionInput::Done(Ok(())),
+        }
+    }
+
+    async fn acquire(&mut self) -> Result<(), Failure<P>> {
+        let leadership = self.backend.acquire(&self.name).await?;
+        tracing::debug!(epoch = leadership.epoch().get(), "leading");
+        self.projector.leading(leadership.epoch());
+        self.leadership = Some(leadership);
+        Ok(())
+    }
+
+    async fn probe(&mut self, filter: &EventFilter) -> Result<Option<(EventType, GlobalPosition)>, Failure<P>> {
+        let page = self.backend.read_page(filter, None, PageSize::try_new(1).unwrap_or_default()).await?;
+        Ok(page.events.first().map(|event| (event.event_type().clone(), event.position())))
+    }
+
+    fn take(&mut self, page: Result<DecodedPage<P::Event>, EventStoreError>) -> Input<P> {
+        ProjectionInput::Read(page.map_err(|error| fault(error.into())).map(|page| {
+            let events = page.events.iter().map(PageEvent::cursor).collect();
+            self.events = page.events;
+            PageShape { events, end: page.end, more: page.more }
+        }))
+    }
+
+    async fn begin(&mut self) -> Result<(), Failure<P>> {
+        self.context = Some(self.backend.begin(&self.name, self.epoch()).await?);
+        Ok(())
+    }
+
+    async fn apply(&mut self, index: usize, attempt: u32) -> Applied<Failure<P>> {
+        let (Some(event), Some(context)) = (self.events.get(index), &mut self.context) else {
+            return Applied::Fatal(out_of_step().into());
+        };
+        let position = event.header().position;
+        let (strategy, error) = match event {
+            PageEvent::Decoded(event) => match self.projector.apply(event, context).await {
+                Ok(()) => return Applied::Ok,
+                Err(source) => {
+                    let failure = ProjectionFailure::Apply(&source);
+                    let strategy = self.projector.on_error(&FailureContext::new(failure, event.header(), attempt));
+                    let event_type = event.event_type().clone();
+                    (strategy, ProjectionError::Apply { position, event_type, attempts: attempt, source })
+                }
+            },
+            PageEvent::Undecodable(header, source) => {
+                let failure = ProjectionFailure::Decode(source);
+                let strategy = self.projector.on_error(&FailureContext::new(failure, header, attempt));
+                (strategy, ProjectionError::Decode { position, source: source.clone() })
+            }
+        };
+        let header = event.header();
+        tracing::warn!(
+            position = position.get(),
+            event_type = header.event_type.as_str(),
+            attempt,
+            ?strategy,
+            error = &error as &dyn StdError,
+            "an event failed in a projection"
+        );
+        match strategy {
+            FailureStrategy::Fatal => Applied::Fatal(error),
+            FailureStrategy::Skip => Applied::Skip,
+            FailureStrategy::Retry => Applied::Retry(error),
+        }
+    }
+
+    async fn commit(&mut self, cursor: LogCursor) -> Result<(), Failure<P>> {
+        let context = self.context.take().ok_or_else(out_of_step)?;
+        let checkpoint = Checkpoint {
+            name: self.name.clone(),
+            cursor: Some(cursor),
+            filter: self.identity.clone(),
+            lineage: self.backend.lineage(),
+            updated_at: Timestamp::now(),
+        };
+        Ok(self.backend.commit(context, &checkpoint, self.epoch()).await?)
+    }
+
+    async fn rollback(&mut self) -> Result<(), Failure<P>> {
+        match self.context.take() {
+            Some(context) => Ok(self.backend.rollback(context).await?),
+            None => Ok(()),
+        }
+    }
+
+    /// Leaves to another instance what this one does, with whatever page is open.
+    async fn step_down(&mut self) {
+        if let Err(error) = self.rollback().await {
+            tracing::warn!(error = &error as &dyn StdError, "a page could not be rolled back");
+        }
+        let Some(leadership) = self.leadership.take() else { return };
+        if let Err(error) = self.backend.release(leadership).await {
+            tracing::warn!(error = &error as &dyn StdError, "the leadership could not be released");
+        }
+    }
+
+    /// Waits for so long, until told to stop, until the leadership is lost, or until the log grows if that is wanted.
+    async fn wait(&mut self, time: Duration, wake: bool) -> Input<P> {
+        let lost = self.leadership.as_ref().map(|leadership| leadership.lost().clone()).unwrap_or_default();
+        let log = &mut self.log;
+        let woken = async {
+            if wake && log.changed().await.is_ok() {
+                return;
+            }
+            std::future::pending().await
+        };
+        tokio::select! {
+            () = woken => {}
+            () = tokio::time::sleep(time) => {}
+            () = self.shutdown.cancelled() => {}
+            () = lost.cancelled() => {}
+        }
+        ProjectionInput::Waited
+    }
+
+    fn epoch(&self) -> Epoch {
+        self.leadership.as_ref().map_or(Epoch::NONE, Leadership::epoch)
+    }
+
+    fn error(&self, stop: ProjectionStop<Failure<P>>) -> Failure<P> {
+        let name = self.name.clone();
+        match stop {
+            ProjectionStop::Failed(error) => error,
+            ProjectionStop::LeadershipLost => ProjectionError::LeadershipLost { name },
+            ProjectionStop::OtherLog(checkpoint) => {
+                ProjectionError::OtherLog { name, checkpoint, log: self.backend.lineage() }
+            }
+            ProjectionStop::OtherFilter => ProjectionError::OtherFilter { name },
+            ProjectionStop::NewTypesInHistory(event_type, position) => {
+                ProjectionError::NewTypesInHistory { name, event_type, position }
+            }
+            ProjectionStop::NotCaughtUp(target, reached) => ProjectionError::NotCaughtUp { target, reached },
+            ProjectionStop::OutOfStep => out_of_step().into(),
+        }
+    }
+}
+
+/// Shows those who watch how far the run has come.
+fn report<X>(progress: &Progress, machine: &ProjectionMachine<X>) {
+    if let Some(cursor) = machine.cursor() {
+        progress.advance(cursor.position);
+    }
+    let (applied, skipped) = machine.counts();
+    progress.count(applied, skipped);
+    progress.enter(machine.activity());
+}
+
+/// However the run ends, those who wait for it are told.
+struct EndOnDrop<'a>(&'a Progress);
+
+impl Drop for EndOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+fn rules<P: Projector>(
+    config: &ProjectionConfig,
+    filter: EventFilter,
+    reader: &(impl EventReader + ?Sized),
+) -> ProjectionRules {
+    ProjectionRules {
+        durable: P::Context::DURABLE,
+        transactional: P::Context::TRANSACTIONAL,
+        continuous: config.continuous,
+        wait_for_leadership: config.wait_for_leadership,
+        accept_filter_change: config.accept_filter_change,
+        poll_interval: config.poll_interval,
+        failure_delay: config.failure_delay,
+        hold_time: config.hold_time,
+        checkpoint_pages: config.checkpoint_pages.into_inner(),
+        checkpoint_interval: config.checkpoint_interval,
+        batch_patience: config.batch_patience,
+        retry: config.retry,
+        retries: config.retries.into_inner(),
+        max_failures: config.max_failures.into_inner(),
+        filter,
+        lineage: reader.lineage(),
+    }
+}
+
+/// Sorts an error by what the machine can do about it.
+fn fault<E: StdError + 'static>(error: ProjectionError<E>) -> Fault<ProjectionError<E>> {
+    if matches!(error, ProjectionError::Leadership(LeadershipError::Busy { .. })) {
+        Fault::Busy(error)
+    } else if matches!(error, ProjectionError::Checkpoint(CheckpointError::Fenced { .. })) {
+        Fault::Fenced(error)
+    } else if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::OutcomeUnknown) {
+        Fault::Transient(error)
+    } else {
+        Fault::Fatal(error)
+    }
+}
+
+/// The machine asked for something that cannot be: a bug, told rather than panicked about.
+fn out_of_step() -> EventStoreError {
+    EventStoreError::storage("the projection's machine and its driver are out of step")
+}

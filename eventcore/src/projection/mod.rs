@@ -1,0 +1,18 @@
+//! Projections: read models that follow the log.
+
+mod config;
+mod driver;
+mod error;
+mod machine;
+mod page;
+mod projector;
+mod protocol;
+
+pub use config::{CheckpointPages, MaxConsecutiveFailures, MaxRetryAttempts, ProjectionConfig};
+pub use driver::{ProjectionOutcome, ResetError, reset_projection, run_projection};
+pub use error::ProjectionError;
+pub use machine::ProjectionMachine;
+pub use projector::{FailureContext, FailureStrategy, ProjectionFailure, Projector};
+pub use protocol::{
+    Applied, Fault, PageShape, ProjectionEffect, ProjectionInput, ProjectionRules, ProjectionStop, Signals,
+};

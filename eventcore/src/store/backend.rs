@@ -1,0 +1,101 @@
+//! All ports at once, and the ports through references and pointers.
+
+use super::{
+    AppendRequest, Appended, Checkpoint, CheckpointError, CheckpointStore, Epoch, EventFilter, EventReader, EventStore,
+    EventStoreError, Leadership, LeadershipError, LineageId, LogCursor, LogWatch, Page, PageSize, ProjectionName,
+    ProjectorCoordinator, ReadStreams, StreamPage, StreamsRead,
+};
+use crate::{GlobalPosition, StreamId, StreamVersion, Timestamp};
+use async_trait::async_trait;
+use std::sync::Arc;
+
+/// Everything an application needs of a store. What implements the four ports is one; hold it as `Arc<dyn Backend>`.
+pub trait Backend: EventStore + EventReader + CheckpointStore + ProjectorCoordinator {}
+
+impl<T: EventStore + EventReader + CheckpointStore + ProjectorCoordinator + ?Sized> Backend for T {}
+
+macro_rules! forward_ports {
+    ($($pointer:ty),+) => {$(
+        #[async_trait]
+        impl<T: EventStore + ?Sized> EventStore for $pointer {
+            async fn append(&self, request: AppendRequest) -> Result<Appended, EventStoreError> {
+                (**self).append(request).await
+            }
+            async fn read_streams(&self, request: ReadStreams) -> Result<StreamsRead, EventStoreError> {
+                (**self).read_streams(request).await
+            }
+            async fn stream_version(&self, stream_id: &StreamId) -> Result<StreamVersion, EventStoreError> {
+                (**self).stream_version(stream_id).await
+            }
+            async fn stream_exists(&self, stream_id: &StreamId) -> Result<bool, EventStoreError> {
+                (**self).stream_exists(stream_id).await
+            }
+            async fn head(&self) -> Result<Option<GlobalPosition>, EventStoreError> {
+                (**self).head().await
+            }
+            async fn prune_receipts(&self, older_than: Timestamp) -> Result<u64, EventStoreError> {
+                (**self).prune_receipts(older_than).await
+            }
+            async fn close(&self) -> Result<(), EventStoreError> {
+                (**self).close().await
+            }
+        }
+
+        #[async_trait]
+        impl<T: EventReader + ?Sized> EventReader for $pointer {
+            async fn read_page(
+                &self,
+                filter: &EventFilter,
+                after: Option<GlobalPosition>,
+                limit: PageSize,
+            ) -> Result<Page, EventStoreError> {
+                (**self).read_page(filter, after, limit).await
+            }
+            async fn read_stream(
+                &self,
+                stream_id: &StreamId,
+                after: StreamVersion,
+                limit: PageSize,
+            ) -> Result<StreamPage, EventStoreError> {
+                (**self).read_stream(stream_id, after, limit).await
+            }
+            async fn verify_cursor(&self, cursor: &LogCursor) -> Result<(), EventStoreError> {
+                (**self).verify_cursor(cursor).await
+            }
+            fn lineage(&self) -> LineageId {
+                (**self).lineage()
+            }
+            fn watch_log(&self) -> LogWatch {
+                (**self).watch_log()
+            }
+        }
+
+        #[async_trait]
+        impl<T: CheckpointStore + ?Sized> CheckpointStore for $pointer {
+            async fn load_checkpoint(&self, name: &ProjectionName) -> Result<Option<Checkpoint>, CheckpointError> {
+                (**self).load_checkpoint(name).await
+            }
+            async fn save_checkpoint(&self, checkpoint: &Checkpoint, epoch: Epoch) -> Result<(), CheckpointError> {
+                (**self).save_checkpoint(checkpoint, epoch).await
+            }
+            async fn reset_checkpoint(&self, name: &ProjectionName, epoch: Epoch) -> Result<(), CheckpointError> {
+                (**self).reset_checkpoint(name, epoch).await
+            }
+            async fn list_checkpoints(&self) -> Result<Vec<Checkpoint>, CheckpointError> {
+                (**self).list_checkpoints().await
+            }
+        }
+
+        #[async_trait]
+        impl<T: ProjectorCoordinator + ?Sized> ProjectorCoordinator for $pointer {
+            async fn acquire(&self, name: &ProjectionName) -> Result<Leadership, LeadershipError> {
+                (**self).acquire(name).await
+            }
+            async fn release(&self, leadership: Leadership) -> Result<(), LeadershipError> {
+                (**self).release(leadership).await
+            }
+        }
+    )+};
+}
+
+forward_ports!(&T, Arc<T>, Box<T>);

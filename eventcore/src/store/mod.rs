@@ -1,0 +1,32 @@
+//! The ports: what an adapter implements, the data that crosses them, and their errors.
+//!
+//! Ports speak bytes; the generic functions of this crate encode and decode at the edge. All ports are dyn-safe except
+//! [`UnitOfWork`]'s transactional forms, and are implemented for `&T`, `Arc<T>` and `Box<T>` of every implementer.
+//! The contract suite of `eventcore-testing` checks an implementation against everything that is said here.
+
+mod append;
+mod backend;
+mod checkpoint;
+mod error;
+mod filter;
+mod leadership;
+mod ports;
+mod read;
+mod signal;
+mod unit_of_work;
+
+pub use append::{
+    AppendLimits, AppendRequest, AppendRequestBuilder, Appended, AppendedEvent, CommandClaim, EventToAppend,
+    Fingerprint, Receipt, StreamExpectation,
+};
+pub use backend::Backend;
+pub use checkpoint::{
+    Checkpoint, CheckpointError, CheckpointStore, FilterIdentity, LineageId, LogCursor, ProjectionName,
+};
+pub use error::{ErrorKind, EventStoreError, InvalidAppend};
+pub use filter::{EventFilter, StreamSelection};
+pub use leadership::{Epoch, Leadership, LeadershipError, ProjectorCoordinator};
+pub use ports::{EventReader, EventStore};
+pub use read::{Page, PageSize, ReadStreams, StreamPage, StreamPosition, StreamsRead};
+pub use signal::{LogSignal, LogWatch};
+pub use unit_of_work::{InMemory, ProjectionContext, UnitOfWork};

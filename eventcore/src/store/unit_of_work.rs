@@ -1,0 +1,101 @@
+//! What a page of a projection is applied in.
+
+use super::{Checkpoint, CheckpointError, CheckpointStore, Epoch, ProjectionName};
+use async_trait::async_trait;
+
+/// The type of a projector's context, which chooses its guarantee.
+pub trait ProjectionContext: Send + 'static {
+    /// Whether effects outlive the process: there is a stored checkpoint and one leader.
+    const DURABLE: bool;
+    /// Whether effects and checkpoint are committed together, so that a page can be rolled back: exactly-once.
+    const TRANSACTIONAL: bool;
+}
+
+/// The context of a read model in memory: no stored checkpoint and no leader; it starts at the beginning of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct InMemory;
+
+impl ProjectionContext for InMemory {
+    const DURABLE: bool = false;
+    const TRANSACTIONAL: bool = false;
+}
+
+/// The context of a projector with durable effects of its own: at-least-once, with a stored checkpoint and one leader.
+impl ProjectionContext for () {
+    const DURABLE: bool = true;
+    const TRANSACTIONAL: bool = false;
+}
+
+/// Begins and ends what the pages of a projection are applied in.
+///
+/// Every [`CheckpointStore`] does so for [`InMemory`] and for `()`; an adapter adds its own transaction type.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` has no pages in the context `{C}`",
+    label = "this store cannot run a projector with that context",
+    note = "the `Context` of a projector is `InMemory`, `()`, or the transaction type of the adapter it runs on"
+)]
+#[async_trait]
+pub trait UnitOfWork<C: ProjectionContext>: Send + Sync {
+    /// The checkpoint to resume from.
+    ///
+    /// # Errors
+    /// As [`CheckpointStore::load_checkpoint`].
+    async fn resume(&self, name: &ProjectionName) -> Result<Option<Checkpoint>, CheckpointError>;
+
+    /// Begins a page. A transactional context makes sure that `epoch` is in force and stays so until the page ends.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Fenced`] if another leader took over, else what the store says.
+    async fn begin(&self, name: &ProjectionName, epoch: Epoch) -> Result<C, CheckpointError>;
+
+    /// Ends a page: what was done in the context and the checkpoint become durable, together where the context is
+    /// transactional.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Fenced`] if another leader took over; then a transactional context has done nothing.
+    async fn commit(&self, context: C, checkpoint: &Checkpoint, epoch: Epoch) -> Result<(), CheckpointError>;
+
+    /// Ends a page without effect, as far as the context can: only a transactional one can undo.
+    ///
+    /// # Errors
+    /// What the store says.
+    async fn rollback(&self, context: C) -> Result<(), CheckpointError>;
+}
+
+#[async_trait]
+impl<S: CheckpointStore + ?Sized> UnitOfWork<InMemory> for S {
+    async fn resume(&self, _name: &ProjectionName) -> Result<Option<Checkpoint>, CheckpointError> {
+        Ok(None)
+    }
+
+    async fn begin(&self, _name: &ProjectionName, _epoch: Epoch) -> Result<InMemory, CheckpointError> {
+        Ok(InMemory)
+    }
+
+    async fn commit(&self, _context: InMemory, _: &Checkpoint, _epoch: Epoch) -> Result<(), CheckpointError> {
+        Ok(())
+    }
+
+    async fn rollback(&self, _context: InMemory) -> Result<(), CheckpointError> {
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl<S: CheckpointStore + ?Sized> UnitOfWork<()> for S {
+    async fn resume(&self, name: &ProjectionName) -> Result<Option<Checkpoint>, CheckpointError> {
+        self.load_checkpoint(name).await
+    }
+
+    async fn begin(&self, _name: &ProjectionName, _epoch: Epoch) -> Result<(), CheckpointError> {
+        Ok(())
+    }
+
+    async fn commit(&self, _context: (), checkpoint: &Checkpoint, epoch: Epoch) -> Result<(), CheckpointError> {
+        self.save_checkpoint(checkpoint, epoch).await
+    }
+
+    async fn rollback(&self, _context: ()) -> Result<(), CheckpointError> {
+        Ok(())
+    }
+}

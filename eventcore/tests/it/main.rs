@@ -1,0 +1,16 @@
+//! The tests of the core, in one binary.
+
+// The lints allow these inside of test functions only; helpers of tests are meant as well.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod decision_machine;
+mod derive_command;
+mod derive_event;
+mod feed;
+mod manager;
+mod projection_machine;
+mod troubled_store;
+mod ui;
+mod vocabulary;
+mod watch;
+mod writer;

@@ -1,0 +1,341 @@
+//! Many projections, supervised, on the memory store.
+
+use crate::troubled_store::TroubledStore;
+use eventcore::{
+    Activity, AppendRequest, Backend, Event, EventId, EventMetadata, EventStore, GlobalPosition, InMemory, LiveConfig,
+    LiveState, ManagerError, NewEvent, Progress, ProjectionConfig, ProjectionManager, ProjectionState, Projector,
+    RecordedEvent, StreamId, run_projection,
+};
+use eventcore_memory::MemoryEventStore;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Event)]
+#[event(namespace = "test")]
+enum Happened {
+    Once { amount: u64 },
+}
+
+/// Sums amounts; fails, panics or waits when the test wants it.
+#[derive(Clone)]
+struct Sum {
+    name: &'static str,
+    total: u64,
+    applied: u64,
+    trouble: Arc<Trouble>,
+}
+
+#[derive(Default)]
+struct Trouble {
+    /// How often to fail before going on.
+    failures: AtomicU64,
+    panics: AtomicU64,
+    /// The run that has applied this many events waits until it is let go.
+    hold_at: AtomicU64,
+    let_go: tokio::sync::Notify,
+    holds: tokio::sync::Notify,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("on purpose")]
+struct OnPurpose;
+
+fn take_one(counter: &AtomicU64) -> bool {
+    counter.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
+}
+
+impl Projector for Sum {
+    type Event = Happened;
+    type Error = OnPurpose;
+    type Context = InMemory;
+
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    async fn apply(&mut self, event: &RecordedEvent<Happened>, _: &mut InMemory) -> Result<(), OnPurpose> {
+        if take_one(&self.trouble.failures) {
+            return Err(OnPurpose);
+        }
+        assert!(!take_one(&self.trouble.panics), "on purpose");
+        if self.applied > 0 && self.applied == self.trouble.hold_at.load(Ordering::SeqCst) {
+            self.trouble.holds.notify_one();
+            self.trouble.let_go.notified().await;
+        }
+        let Happened::Once { amount } = event.payload();
+        self.total += amount;
+        self.applied += 1;
+        Ok(())
+    }
+}
+
+/// A second type, since a manager knows projections by their type.
+#[derive(Clone)]
+struct Other(Sum);
+
+impl Projector for Other {
+    type Event = Happened;
+    type Error = OnPurpose;
+    type Context = InMemory;
+
+    fn name(&self) -> &str {
+        "other"
+    }
+
+    async fn apply(&mut self, event: &RecordedEvent<Happened>, context: &mut InMemory) -> Result<(), OnPurpose> {
+        self.0.apply(event, context).await
+    }
+}
+
+fn sum(trouble: &Arc<Trouble>) -> impl Fn() -> Sum + Send + Sync + 'static {
+    let trouble = Arc::clone(trouble);
+    move || Sum { name: "sum", total: 0, applied: 0, trouble: Arc::clone(&trouble) }
+}
+
+fn quick() -> LiveConfig {
+    LiveConfig::default().reconnect_delay(Duration::from_millis(1), Duration::from_millis(5))
+}
+
+async fn append(store: &impl EventStore, amounts: impl IntoIterator<Item = u64>) -> GlobalPosition {
+    let stream = StreamId::new("s").unwrap();
+    let request = amounts.into_iter().fold(AppendRequest::builder(), |request, amount| {
+        let event = Happened::Once { amount };
+        request.event(stream.clone(), NewEvent::encode(EventId::generate(), &event, EventMetadata::empty()).unwrap())
+    });
+    store.append(request.build().unwrap()).await.unwrap().events.last().unwrap().position
+}
+
+#[tokio::test]
+async fn live_shows_what_was_written_and_follows() {
+    let store = MemoryEventStore::new();
+    append(&store, [1, 2, 3]).await;
+    let trouble = Arc::default();
+    let manager = ProjectionManager::builder(store.clone()).register(sum(&trouble)).unwrap().build();
+    assert_eq!(manager.live::<Sum>().await.unwrap().total, 6, "pulled, since nothing is live");
+    let live = manager.start_live().unwrap();
+    live.wait_until_caught_up().await.unwrap();
+    assert!(live.is_caught_up() && matches!(live.state(), LiveState::Live));
+    let position = append(&store, [10]).await;
+    live.wait_for(position).await.unwrap();
+    assert_eq!(manager.live::<Sum>().await.unwrap().total, 16);
+    append(&store, [100]).await;
+    assert_eq!(manager.projection::<Sum>().await.unwrap().total, 116, "up to what was acknowledged");
+
+    let status = manager.status().await.unwrap().remove(0);
+    assert_eq!((status.name.as_str(), status.lag, status.applied, status.restarts), ("sum", 0, 5, 0));
+    assert!(status.leader && matches!(status.state, ProjectionState::Live), "{status:?}");
+}
+
+#[tokio::test]
+async fn a_second_start_waits_for_the_shutdown_of_the_first() {
+    let store = MemoryEventStore::new();
+    append(&store, [1]).await;
+    let trouble = Arc::default();
+    let manager = ProjectionManager::builder(store.clone()).register(sum(&trouble)).unwrap().build();
+    let first = manager.start_live().unwrap();
+    assert!(matches!(manager.start_live(), Err(ManagerError::AlreadyLive)));
+    let again = first.clone();
+    let (a, b) = tokio::join!(first.shutdown(), again.shutdown());
+    a.unwrap();
+    b.unwrap();
+    assert!(matches!(first.state(), LiveState::Stopped));
+    let head = append(&store, [1]).await;
+    assert!(matches!(first.wait_for(head).await, Err(ManagerError::NotLive)));
+    let second = manager.start_live().unwrap();
+    second.wait_for(head).await.unwrap();
+    assert_eq!(manager.live::<Sum>().await.unwrap().total, 2);
+}
+
+#[tokio::test]
+async fn one_failing_projection_does_not_stop_the_others() {
+    let store = MemoryEventStore::new();
+    append(&store, [1, 2]).await;
+    let broken = Arc::new(Trouble { failures: AtomicU64::new(u64::MAX), ..Trouble::default() });
+    let healthy = Arc::default();
+    let other = {
+        let make = sum(&healthy);
+        move || Other(make())
+    };
+    let manager = ProjectionManager::builder(store.clone())
+        .register(sum(&broken))
+        .unwrap()
+        .register(other)
+        .unwrap()
+        .live_config(quick())
+        .build();
+    let live = manager.start_live().unwrap();
+    let error = live.wait_until_caught_up().await.unwrap_err();
+    assert!(matches!(&error, ManagerError::Failed { name, .. } if name.as_str() == "sum"), "{error:?}");
+    let source = std::error::Error::source(&error).and_then(|source| source.source()).unwrap();
+    assert!(source.is::<OnPurpose>(), "the original error is kept: {source:?}");
+    assert!(matches!(live.state(), LiveState::Failed(_)));
+
+    let head = append(&store, [4]).await;
+    let progress = async {
+        loop {
+            let status = manager.status().await.unwrap().remove(1);
+            if status.position == Some(head) {
+                return status;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let status = tokio::time::timeout(Duration::from_secs(30), progress).await.unwrap();
+    assert_eq!(status.applied, 3);
+    assert_eq!(manager.live::<Other>().await.unwrap().0.total, 7);
+    assert!(matches!(live.shutdown().await, Err(ManagerError::Failed { .. })), "the first error is told at the end");
+}
+
+#[tokio::test]
+async fn a_panic_is_caught_shown_and_started_again() {
+    let store = MemoryEventStore::new();
+    append(&store, [1, 2]).await;
+    let trouble = Arc::new(Trouble { panics: AtomicU64::new(2), ..Trouble::default() });
+    let manager =
+        ProjectionManager::builder(store.clone()).register(sum(&trouble)).unwrap().live_config(quick()).build();
+    let live = manager.start_live().unwrap();
+    live.wait_until_caught_up().await.unwrap();
+    let status = manager.status().await.unwrap().remove(0);
+    assert_eq!(status.restarts, 2);
+    assert!(status.last_error.is_some_and(|error| error.to_string().contains("panic")));
+    assert_eq!(manager.live::<Sum>().await.unwrap().total, 3, "nothing of the broken runs is left");
+}
+
+#[tokio::test]
+async fn restarts_have_a_limit() {
+    let store = MemoryEventStore::new();
+    append(&store, [1]).await;
+    let trouble = Arc::new(Trouble { panics: AtomicU64::new(u64::MAX), ..Trouble::default() });
+    let config = quick().max_restarts(eventcore::MaxRestarts::try_new(3).unwrap());
+    let manager = ProjectionManager::builder(store).register(sum(&trouble)).unwrap().live_config(config).build();
+    let live = manager.start_live().unwrap();
+    assert!(matches!(live.wait_until_caught_up().await, Err(ManagerError::Failed { .. })));
+    assert_eq!(manager.status().await.unwrap()[0].restarts, 3);
+}
+
+#[tokio::test]
+async fn a_paused_projection_keeps_its_place() {
+    let store = MemoryEventStore::new();
+    append(&store, [1]).await;
+    let trouble = Arc::default();
+    let manager = ProjectionManager::builder(store.clone()).register(sum(&trouble)).unwrap().build();
+    let live = manager.start_live().unwrap();
+    live.wait_until_caught_up().await.unwrap();
+    manager.pause("sum").unwrap();
+    let head = append(&store, [1]).await;
+    assert!(matches!(manager.status().await.unwrap()[0].state, ProjectionState::Paused));
+    assert_eq!(manager.live::<Sum>().await.unwrap().total, 1);
+    manager.resume("sum").unwrap();
+    live.wait_for(head).await.unwrap();
+    assert_eq!(manager.live::<Sum>().await.unwrap().total, 2);
+    assert_eq!(manager.status().await.unwrap()[0].applied, 2, "it went on where it was");
+    assert!(matches!(manager.pause("nobody"), Err(ManagerError::Unknown { .. })));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_waits_for_more_is_woken_by_an_append() {
+    let store = MemoryEventStore::new();
+    let poll = Duration::from_secs(3_600);
+    let (progress, stop) = (Progress::default(), CancellationToken::new());
+    let config = ProjectionConfig::default().continuous().poll_interval(poll);
+    let config = config.progress(progress.clone()).shutdown(stop.clone());
+    let run = tokio::spawn({
+        let (store, projector) = (store.clone(), sum(&Arc::default())());
+        async move { run_projection(projector, &store, config).await.unwrap() }
+    });
+    progress.wait_until(Activity::Live).await.unwrap();
+    // Time passes only when nothing else is left to do.
+    let since = tokio::time::Instant::now();
+    progress.wait_for(append(&store, [1]).await).await.unwrap();
+    assert!(since.elapsed() < poll, "it looked by itself");
+    stop.cancel();
+    assert_eq!(run.await.unwrap().projector.total, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_paused_projection_with_an_event_in_hand_can_be_shut_down() {
+    let store = MemoryEventStore::new();
+    let manager = ProjectionManager::builder(store.clone()).register(sum(&Arc::default())).unwrap().build();
+    let live = manager.start_live().unwrap();
+    live.wait_until_caught_up().await.unwrap();
+    manager.pause("sum").unwrap();
+    append(&store, [1]).await;
+    // Time passes only when nothing else is left to do, so the event is in hand by then.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    tokio::time::timeout(Duration::from_secs(60), live.shutdown()).await.expect("it stops").unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_old_read_model_serves_until_the_new_one_has_caught_up() {
+    let store = MemoryEventStore::new();
+    append(&store, (0..500).map(|_| 1)).await;
+    let trouble = Arc::new(Trouble::default());
+    let manager = ProjectionManager::builder(store.clone()).register(sum(&trouble)).unwrap().build();
+    assert!(matches!(manager.rebuild::<Sum>(), Err(ManagerError::NotLive)));
+    let live = manager.start_live().unwrap();
+    live.wait_until_caught_up().await.unwrap();
+    trouble.hold_at.store(250, Ordering::SeqCst);
+    manager.rebuild::<Sum>().unwrap();
+    trouble.holds.notified().await;
+    // Half of the new one is built. Who asks for the read model gets all of it, never half.
+    trouble.hold_at.store(0, Ordering::SeqCst);
+    assert!(!live.is_caught_up());
+    assert_eq!(manager.live::<Sum>().await.unwrap().total, 500);
+    trouble.let_go.notify_one();
+    live.wait_until_caught_up().await.unwrap();
+    let head = append(&store, [1]).await;
+    live.wait_for(head).await.unwrap();
+    assert_eq!(manager.live::<Sum>().await.unwrap().total, 501);
+    assert_eq!(manager.status().await.unwrap()[0].restarts, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unreachable_store_is_told_and_nothing_is_missed() {
+    let store = TroubledStore::default();
+    append(&store, [1]).await;
+    let trouble = Arc::default();
+    let manager = ProjectionManager::builder(store.clone()).register(sum(&trouble)).unwrap().build();
+    let live = manager.start_live().unwrap();
+    live.wait_until_caught_up().await.unwrap();
+
+    store.unplug();
+    append(&store, [1]).await;
+    let until = |wanted: fn(&LiveState) -> bool| {
+        let live = live.clone();
+        async move {
+            while !wanted(&live.state()) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+    };
+    until(|state| matches!(state, LiveState::Reconnecting)).await;
+    assert!(!live.is_caught_up());
+    // Long enough for the run to give up and be started again, many times over.
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    assert!(matches!(live.state(), LiveState::Reconnecting));
+    store.plug_in();
+    let head = append(&store, [1]).await;
+    live.wait_for(head).await.unwrap();
+    until(|state| matches!(state, LiveState::Live)).await;
+    assert_eq!(manager.live::<Sum>().await.unwrap().total, 3);
+    live.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn names_and_types_are_registered_once() {
+    let trouble = Arc::default();
+    let backend: Arc<dyn Backend> = Arc::new(MemoryEventStore::new());
+    let builder = ProjectionManager::builder(backend).register(sum(&trouble)).unwrap();
+    assert!(matches!(builder.register(sum(&trouble)), Err(ManagerError::Duplicate { .. })));
+    let nameless = {
+        let make = sum(&trouble);
+        move || Sum { name: "", ..make() }
+    };
+    let builder = ProjectionManager::builder(MemoryEventStore::new());
+    assert!(matches!(builder.register(nameless), Err(ManagerError::Name(_))));
+    let manager = ProjectionManager::builder(MemoryEventStore::new()).register(sum(&trouble)).unwrap().build();
+    assert!(matches!(manager.live::<Other>().await, Err(ManagerError::Unknown { .. })));
+}

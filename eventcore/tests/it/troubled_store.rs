@@ -1,0 +1,134 @@
+//! A store with troubles that the test chooses.
+
+use async_trait::async_trait;
+use eventcore::{
+    AppendRequest, Appended, Checkpoint, CheckpointError, CheckpointStore, Epoch, EventFilter, EventReader, EventStore,
+    EventStoreError, GlobalPosition, Leadership, LeadershipError, LineageId, LogCursor, LogWatch, Page, PageSize,
+    ProjectionName, ProjectorCoordinator, ReadStreams, StreamId, StreamPage, StreamVersion, StreamsRead, Timestamp,
+};
+use eventcore_memory::MemoryEventStore;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// A memory store that can be made unreachable, and on which a commit can take long.
+#[derive(Clone, Default)]
+pub(crate) struct TroubledStore {
+    /// What is beneath, without any trouble.
+    pub(crate) store: MemoryEventStore,
+    down: Arc<AtomicBool>,
+    hidden: Arc<AtomicBool>,
+}
+
+impl TroubledStore {
+    pub(crate) fn unplug(&self) {
+        self.down.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn plug_in(&self) {
+        self.down.store(false, Ordering::SeqCst);
+    }
+
+    /// From now on a commit to the stream `late` lasts: while it does, the stream is as empty as before.
+    pub(crate) fn hide(&self) {
+        self.hidden.store(true, Ordering::SeqCst);
+    }
+
+    /// The commit that took long comes to light.
+    pub(crate) fn reveal(&self) {
+        self.hidden.store(false, Ordering::SeqCst);
+    }
+
+    fn check(&self) -> Result<(), EventStoreError> {
+        if self.down.load(Ordering::SeqCst) { Err(EventStoreError::unavailable("unplugged")) } else { Ok(()) }
+    }
+}
+
+#[async_trait]
+impl EventStore for TroubledStore {
+    async fn append(&self, request: AppendRequest) -> Result<Appended, EventStoreError> {
+        self.store.append(request).await
+    }
+    async fn read_streams(&self, request: ReadStreams) -> Result<StreamsRead, EventStoreError> {
+        let streams: Vec<StreamId> = request.streams().iter().map(|wanted| wanted.stream_id.clone()).collect();
+        let mut read = self.store.read_streams(request).await?;
+        if self.hidden.load(Ordering::SeqCst) {
+            read.events.retain(|event| event.stream_id().as_str() != "late");
+            for (stream, version) in streams.iter().zip(&mut read.versions) {
+                if stream.as_str() == "late" {
+                    *version = StreamVersion::default();
+                }
+            }
+        }
+        Ok(read)
+    }
+    async fn stream_version(&self, stream_id: &StreamId) -> Result<StreamVersion, EventStoreError> {
+        self.store.stream_version(stream_id).await
+    }
+    async fn head(&self) -> Result<Option<GlobalPosition>, EventStoreError> {
+        self.check()?;
+        self.store.head().await
+    }
+    async fn prune_receipts(&self, older_than: Timestamp) -> Result<u64, EventStoreError> {
+        self.store.prune_receipts(older_than).await
+    }
+    async fn close(&self) -> Result<(), EventStoreError> {
+        self.store.close().await
+    }
+}
+
+#[async_trait]
+impl EventReader for TroubledStore {
+    async fn read_page(
+        &self,
+        filter: &EventFilter,
+        after: Option<GlobalPosition>,
+        limit: PageSize,
+    ) -> Result<Page, EventStoreError> {
+        self.check()?;
+        self.store.read_page(filter, after, limit).await
+    }
+    async fn read_stream(
+        &self,
+        stream_id: &StreamId,
+        after: StreamVersion,
+        limit: PageSize,
+    ) -> Result<StreamPage, EventStoreError> {
+        self.store.read_stream(stream_id, after, limit).await
+    }
+    async fn verify_cursor(&self, cursor: &LogCursor) -> Result<(), EventStoreError> {
+        self.check()?;
+        self.store.verify_cursor(cursor).await
+    }
+    fn lineage(&self) -> LineageId {
+        self.store.lineage()
+    }
+    fn watch_log(&self) -> LogWatch {
+        self.store.watch_log()
+    }
+}
+
+#[async_trait]
+impl CheckpointStore for TroubledStore {
+    async fn load_checkpoint(&self, name: &ProjectionName) -> Result<Option<Checkpoint>, CheckpointError> {
+        self.store.load_checkpoint(name).await
+    }
+    async fn save_checkpoint(&self, checkpoint: &Checkpoint, epoch: Epoch) -> Result<(), CheckpointError> {
+        self.store.save_checkpoint(checkpoint, epoch).await
+    }
+    async fn reset_checkpoint(&self, name: &ProjectionName, epoch: Epoch) -> Result<(), CheckpointError> {
+        self.store.reset_checkpoint(name, epoch).await
+    }
+    async fn list_checkpoints(&self) -> Result<Vec<Checkpoint>, CheckpointError> {
+        self.store.list_checkpoints().await
+    }
+}
+
+#[async_trait]
+impl ProjectorCoordinator for TroubledStore {
+    async fn acquire(&self, name: &ProjectionName) -> Result<Leadership, LeadershipError> {
+        self.store.acquire(name).await
+    }
+    async fn release(&self, leadership: Leadership) -> Result<(), LeadershipError> {
+        self.store.release(leadership).await
+    }
+}

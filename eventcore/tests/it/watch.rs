@@ -1,0 +1,154 @@
+//! Watchers on the memory store.
+
+use crate::troubled_store::TroubledStore;
+use eventcore::{
+    AppendRequest, CheckpointStore, ErrorKind, Event, EventId, EventMetadata, EventStore, Freshness, LeadershipError,
+    NewEvent, RecordedEvent, StreamId, StreamState, WatchError, Watched, watch, watch_durable,
+};
+use eventcore_memory::MemoryEventStore;
+use serde::{Deserialize, Serialize};
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Event)]
+#[event(namespace = "test")]
+enum Changed {
+    Added { amount: i64 },
+    Noted,
+}
+
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Sum(i64);
+
+impl StreamState for Sum {
+    type Event = Changed;
+
+    fn apply(&mut self, event: &RecordedEvent<Changed>) {
+        if let Changed::Added { amount } = event.payload() {
+            self.0 += amount;
+        }
+    }
+}
+
+fn stream(name: &str) -> StreamId {
+    StreamId::new(name).unwrap()
+}
+
+async fn append(store: &MemoryEventStore, name: &str, event: Changed) {
+    let event = NewEvent::encode(EventId::generate(), &event, EventMetadata::empty()).unwrap();
+    store.append(AppendRequest::builder().event(stream(name), event).build().unwrap()).await.unwrap();
+}
+
+async fn add(store: &MemoryEventStore, name: &str, amount: i64) {
+    append(store, name, Changed::Added { amount }).await;
+}
+
+fn watched(generation: u64, sum: i64) -> Watched<Sum> {
+    Watched { generation, state: Some(Sum(sum)) }
+}
+
+#[tokio::test]
+async fn the_state_at_once_and_then_every_change() {
+    let store = MemoryEventStore::new();
+    let mut watcher = watch::<Sum, _>(&store, [stream("a"), stream("b"), stream("a")]);
+    assert_eq!(watcher.next().await.unwrap(), Watched { generation: 0, state: None });
+    add(&store, "a", 1).await;
+    assert_eq!(watcher.next().await.unwrap(), watched(1, 1));
+    add(&store, "elsewhere", 5).await;
+    add(&store, "b", 2).await;
+    add(&store, "a", 4).await;
+    assert_eq!(
+        watcher.next().await.unwrap(),
+        watched(3, 7),
+        "what does not concern it wakes nobody, changes are joined"
+    );
+    append(&store, "a", Changed::Noted).await;
+    assert_eq!(watcher.next().await.unwrap(), watched(4, 7), "the generation rises though the state is the same");
+}
+
+#[tokio::test]
+async fn a_change_before_the_wait_is_not_slept_over() {
+    let store = MemoryEventStore::new();
+    // So long a poll that only the wake-up can end the wait.
+    let patient = std::time::Duration::from_secs(3600);
+    let mut watcher = watch::<Sum, _>(store.clone(), [stream("a")]).poll_interval(patient);
+    watcher.next().await.unwrap();
+    for round in 1..=50 {
+        let writer = tokio::spawn({
+            let store = store.clone();
+            async move { add(&store, "a", 1).await }
+        });
+        assert_eq!(watcher.next().await.unwrap(), watched(round, round as i64));
+        writer.await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn the_present_state_is_cached_or_as_fresh_as_the_head() {
+    let store = MemoryEventStore::new();
+    add(&store, "a", 1).await;
+    let mut watcher = watch::<Sum, _>(&store, [stream("a")]);
+    assert_eq!(watcher.current(Freshness::Cached).await.unwrap(), watched(1, 1), "nothing is cached yet");
+    add(&store, "a", 1).await;
+    assert_eq!(watcher.current(Freshness::Cached).await.unwrap(), watched(1, 1));
+    assert_eq!(watcher.current(Freshness::Head).await.unwrap(), watched(2, 2));
+}
+
+#[tokio::test]
+async fn a_watcher_can_be_stopped_and_a_closed_store_is_told_apart() {
+    let store = MemoryEventStore::new();
+    let mut watcher = watch::<Sum, _>(store.clone(), [stream("a")]);
+    watcher.next().await.unwrap();
+    let stop = watcher.stop_token().clone();
+    let waiting = tokio::spawn(async move { watcher.next().await });
+    stop.cancel();
+    assert!(matches!(waiting.await.unwrap(), Err(WatchError::Stopped)));
+
+    let mut watcher = watch::<Sum, _>(store.clone(), [stream("a")]);
+    watcher.next().await.unwrap();
+    store.close().await.unwrap();
+    let error = watcher.next().await.unwrap_err();
+    assert!(matches!(error, WatchError::Store(_)) && error.kind() == ErrorKind::Closed, "{error:?}");
+}
+
+#[tokio::test]
+async fn a_durable_watcher_goes_on_where_it_was_acknowledged() {
+    let store = MemoryEventStore::new();
+    let name: eventcore::ProjectionName = "watcher".parse().unwrap();
+    let begin = || watch_durable::<Sum, _>(store.clone(), name.clone(), [stream("a")]);
+    add(&store, "a", 1).await;
+    let mut watcher = begin().await.unwrap();
+    assert_eq!(watcher.next().await.unwrap(), watched(1, 1));
+    assert!(matches!(begin().await, Err(WatchError::Leadership(LeadershipError::Busy { .. }))));
+    drop(watcher);
+
+    let mut again = begin().await.unwrap();
+    assert_eq!(again.next().await.unwrap(), watched(1, 1), "it was shown, but not dealt with");
+    again.acknowledge().await.unwrap();
+    let saved = store.load_checkpoint(&name).await.unwrap().unwrap();
+    assert_eq!(saved.cursor.unwrap().position.get(), 1);
+    again.release().await.unwrap();
+
+    let mut later = begin().await.unwrap();
+    add(&store, "a", 2).await;
+    assert_eq!(later.next().await.unwrap(), watched(2, 3), "only what is new is shown, with all of the state");
+    later.release().await.unwrap();
+    let other = watch_durable::<Sum, _>(store.clone(), name.clone(), [stream("b")]).await;
+    assert!(matches!(other, Err(WatchError::OtherStreams { .. })));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_that_comes_to_light_behind_the_last_one_is_shown() {
+    let late = TroubledStore::default();
+    late.hide();
+    let streams = || [stream("late"), stream("a")];
+    let mut watcher = watch::<Sum, _>(&late, streams());
+    let mut durable = watch_durable::<Sum, _>(&late, "watcher".parse().unwrap(), streams()).await.unwrap();
+    add(&late.store, "late", 1).await;
+    add(&late.store, "a", 2).await;
+    assert_eq!(watcher.next().await.unwrap(), watched(1, 2));
+    assert_eq!(durable.next().await.unwrap(), watched(1, 2));
+    late.reveal();
+    // The time is virtual: a wait for nothing ends at once.
+    let limit = std::time::Duration::from_secs(60);
+    assert_eq!(tokio::time::timeout(limit, watcher.next()).await.unwrap().unwrap(), watched(2, 3));
+    assert_eq!(tokio::time::timeout(limit, durable.next()).await.unwrap().unwrap(), watched(2, 3));
+}

@@ -1,0 +1,31 @@
+//! A read-only field gives a handle without append.
+
+use eventcore::{Command, CommandLogic, Event, NewEvents, RecordedEvent, StreamId};
+use serde::{Deserialize, Serialize};
+
+#[derive(Serialize, Deserialize, Event)]
+#[event(namespace = "bank")]
+struct Opened;
+
+#[derive(Command)]
+struct Open {
+    #[stream]
+    account: StreamId,
+    #[stream(read_only)]
+    limits: StreamId,
+    other: StreamId,
+}
+
+impl CommandLogic for Open {
+    type Event = Opened;
+    type State = ();
+    type Error = std::convert::Infallible;
+
+    fn apply(&self, _: &mut (), _: &RecordedEvent<Opened>) {}
+
+    fn handle(&self, _: &(), streams: &OpenStreams) -> Result<NewEvents<Self>, Self::Error> {
+        Ok(NewEvents::new().append(&streams.limits, Opened))
+    }
+}
+
+fn main() {}

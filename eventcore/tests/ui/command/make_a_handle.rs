@@ -1,0 +1,32 @@
+//! Only the library makes handles.
+
+use eventcore::{Command, CommandLogic, Event, NewEvents, RecordedEvent, StreamId};
+use serde::{Deserialize, Serialize};
+
+#[derive(Serialize, Deserialize, Event)]
+#[event(namespace = "bank")]
+struct Opened;
+
+#[derive(Command)]
+struct Open {
+    #[stream]
+    account: StreamId,
+    #[stream(read_only)]
+    limits: StreamId,
+    other: StreamId,
+}
+
+impl CommandLogic for Open {
+    type Event = Opened;
+    type State = ();
+    type Error = std::convert::Infallible;
+
+    fn apply(&self, _: &mut (), _: &RecordedEvent<Opened>) {}
+
+    fn handle(&self, _: &(), streams: &OpenStreams) -> Result<NewEvents<Self>, Self::Error> {
+        let made = eventcore::StreamHandle::<Open> { stream_id: self.other.clone(), command: std::marker::PhantomData };
+        Ok(NewEvents::new().append(&made, Opened))
+    }
+}
+
+fn main() {}
