@@ -71,7 +71,8 @@ pub trait EventStore: Send + Sync {
 /// The port that follows the log by position.
 ///
 /// An implementer guarantees that who reads page after page, each from the cursor of the one before, sees every event that
-/// the filter wants exactly once and in order, whatever writers do meanwhile; and that what is visible is durable.
+/// the filter wants exactly once and in order, whatever writers do meanwhile; and that what is visible is durable. A page
+/// may end within an append; then all of the append is there, and the next page begins with the rest of it.
 #[async_trait]
 pub trait EventReader: Send + Sync {
     /// The events after a position, as many as the page holds. The filter is applied by the storage.
