@@ -7,7 +7,8 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 use uuid::Uuid;
 
 /// A step from one version of the schema to the next, in order from version 1.
-const MIGRATIONS: &[&str] = &[include_str!("../migrations/0001_log.sql")];
+const MIGRATIONS: &[&str] =
+    &[include_str!("../migrations/0001_log.sql"), include_str!("../migrations/0002_following.sql")];
 
 /// The oldest server that is supported, as `server_version_num` tells it.
 const OLDEST_SERVER: i32 = 140_000;

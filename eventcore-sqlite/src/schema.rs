@@ -18,7 +18,8 @@ const HEADER_BYTES: u64 = 100;
 
 /// The migrations in order; the schema version of a file is how many of them it has. A published one never changes, and
 /// each comes with a fixture in `tests/fixtures` that all later versions open.
-const MIGRATIONS: &[&str] = &[include_str!("../migrations/0001_initial.sql")];
+const MIGRATIONS: &[&str] =
+    &[include_str!("../migrations/0001_initial.sql"), include_str!("../migrations/0002_following.sql")];
 
 /// The newest schema version this library knows.
 pub(crate) const SCHEMA_VERSION: i32 = MIGRATIONS.len() as i32;

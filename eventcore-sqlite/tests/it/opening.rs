@@ -79,7 +79,7 @@ async fn a_store_of_a_newer_version() {
     raw.pragma_update(None, "user_version", 99).unwrap();
     raw.close().unwrap();
     let error = refused(&home.path()).await;
-    assert!(matches!(error, OpenError::NewerSchema { found: 99, supported: 1, .. }), "{error:?}");
+    assert!(matches!(error, OpenError::NewerSchema { found: 99, supported: 2, .. }), "{error:?}");
 }
 
 #[tokio::test]
@@ -216,7 +216,7 @@ async fn the_header_names_its_program_and_schema() {
     let raw = Connection::open(home.path()).unwrap();
     let pragma = |name: &str| raw.query_row(&format!("pragma {name}"), [], |row| row.get::<_, i32>(0)).unwrap();
     assert_eq!(pragma("application_id"), i32::from_be_bytes(*b"EvCo"));
-    assert_eq!(pragma("user_version"), 1);
+    assert_eq!(pragma("user_version"), 2);
 }
 
 #[tokio::test]
