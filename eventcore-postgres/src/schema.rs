@@ -7,8 +7,10 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 use uuid::Uuid;
 
 /// A step from one version of the schema to the next, in order from version 1.
-const MIGRATIONS: &[&str] =
-    &[include_str!("../migrations/0001_log.sql"), include_str!("../migrations/0002_following.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../migrations/0001_log.sql"),
+    concat!(include_str!("../migrations/0002_following.sql"), include_str!("../migrations/0002_single_append.sql")),
+];
 
 /// The oldest server that is supported, as `server_version_num` tells it.
 const OLDEST_SERVER: i32 = 140_000;

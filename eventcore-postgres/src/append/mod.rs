@@ -3,6 +3,7 @@
 mod lanes;
 mod sender;
 mod settle;
+mod single;
 mod statement;
 
 use crate::connections::Connections;
@@ -15,7 +16,7 @@ use lanes::Lanes;
 use sender::{Sender, Sent};
 use serde::de::IgnoredAny;
 use sqlx::PgConnection;
-use statement::{AppendStatement, Contended, Judged, judged};
+use statement::{AppendStatement, Contended, Judged, Locking, judged};
 use thiserror::Error;
 use tokio_util::task::TaskTracker;
 
@@ -76,9 +77,9 @@ pub(crate) async fn append_in_transaction(
     sqlx::query(set).bind(idle).execute(&mut *connection).await.map_err(crate::fault::store_error)?;
     let group = [request];
     let statement = AppendStatement::new(&config.schema);
-    let row = statement.send_within(connection, request, config.lock_timeout).await;
-    let row = row.map_err(crate::fault::store_error)?;
-    match judged(&group, &row)?.pop() {
+    let locking = Locking::Wait(config.lock_timeout);
+    let row = statement.send_within(connection, request, locking).await.map_err(crate::fault::store_error)?;
+    match judged(&group, locking, &row)?.pop() {
         Some(Judged::Appended(appended)) => Ok(appended),
         Some(Judged::Conflict(conflict)) => Err(conflict.into()),
         Some(Judged::Reused(command_id)) => Err(EventStoreError::CommandIdReused { command_id }),

@@ -111,7 +111,8 @@ impl Sender {
                 Ok(row) => {
                     self.connections.keep(connection);
                     // What was done is done, even if the answer cannot be read.
-                    let judged = judged(group, &row).map_err(|error| Failure::Lost(SharedError::new(error)))?;
+                    let judged =
+                        judged(group, locking, &row).map_err(|error| Failure::Lost(SharedError::new(error)))?;
                     return Ok(judged.into_iter().map(|judged| settle(judged, timed_out.as_ref())).collect());
                 }
                 Err(error) => error,

@@ -1,11 +1,12 @@
 //! One call of the append function: requests into arrays, rows into verdicts.
 
+use super::single::{self, Single};
 use crate::SchemaName;
 use crate::retry::{Patience, Statement};
 use crate::rows::{column, position, version};
 use eventcore::{
-    AppendRequest, Appended, AppendedEvent, CommandId, ContentType, EventStoreError, ExpectedVersion, StreamId,
-    Timestamp, VersionConflict,
+    AppendRequest, Appended, AppendedEvent, CommandId, ContentType, EventStoreError, ExpectedVersion, NewEvent,
+    StreamId, Timestamp, VersionConflict,
 };
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::PgRow;
@@ -15,9 +16,12 @@ use std::sync::Arc;
 use std::time::Duration;
 use uuid::Uuid;
 
-/// The statement, for one schema.
+/// The statements, for one schema.
 #[derive(Debug, Clone)]
-pub(crate) struct AppendStatement(Arc<str>);
+pub(crate) struct AppendStatement {
+    group: Arc<str>,
+    single: Arc<str>,
+}
 
 /// What became of one request.
 #[derive(Debug)]
@@ -51,7 +55,8 @@ pub(crate) enum Locking {
 impl AppendStatement {
     pub(crate) fn new(schema: &SchemaName) -> Self {
         let parameters = (1..=20).map(|n| format!("${n}")).collect::<Vec<_>>().join(", ");
-        Self(format!("select * from {schema}.append({parameters})").into())
+        let group = format!("select * from {schema}.append({parameters})").into();
+        Self { group, single: single::sql(schema) }
     }
 
     /// Sends a group. No two of its requests may have the same command id.
@@ -62,7 +67,11 @@ impl AppendStatement {
         group: &[&AppendRequest],
         locking: Locking,
     ) -> Result<PgRow, sqlx::Error> {
-        patience.rows(connection, self.with(group, locking)).await?.pop().ok_or(sqlx::Error::RowNotFound)
+        let statement = match Single::of(group, locking) {
+            Some(single) => single.statement(&self.single),
+            None => self.with(group, locking),
+        };
+        patience.rows(connection, statement).await?.pop().ok_or(sqlx::Error::RowNotFound)
     }
 
     /// Sends a request within a transaction of the caller's.
@@ -70,9 +79,9 @@ impl AppendStatement {
         &self,
         connection: &mut PgConnection,
         request: &AppendRequest,
-        lock_timeout: Duration,
+        locking: Locking,
     ) -> Result<PgRow, sqlx::Error> {
-        self.with(&[request], Locking::Wait(lock_timeout)).fetch_one(connection).await
+        self.with(&[request], locking).fetch_one(connection).await
     }
 
     /// The statement for a group.
@@ -82,7 +91,7 @@ impl AppendStatement {
             Locking::Wait(time) => (true, crate::config::millis(time)),
         };
         let arrays = Arrays::of(group);
-        sqlx::query(AssertSqlSafe(Arc::clone(&self.0)))
+        sqlx::query(AssertSqlSafe(Arc::clone(&self.group)))
             .bind(group.iter().any(|request| request.command().is_some()))
             .bind(arrays.commands)
             .bind(arrays.fingerprints)
@@ -156,32 +165,61 @@ impl<'a> Arrays<'a> {
                 *writes = true;
             }
             self.x_stream.push(number);
-            self.x_expected.push(match expectation.expected.normalized() {
-                ExpectedVersion::Any => -1,
-                ExpectedVersion::StreamExists => -2,
-                ExpectedVersion::NoStream => 0,
-                ExpectedVersion::Exact(version) => crate::rows::number(version.get()),
-            });
+            self.x_expected.push(expected(expectation.expected));
             own.push(number);
         }
         for item in request.events() {
-            let event = &item.event;
+            let event = EventColumns::of(&item.event);
             self.e_stream.push(own.get(item.stream).copied().unwrap_or_default());
             self.e_name.push(request.stream_of(item).as_str());
-            self.e_id.push(event.id.as_uuid());
-            self.e_type.push(event.event_type.as_str());
-            self.e_schema.push(i32::try_from(event.schema_version.get()).unwrap_or(i32::MAX));
-            // Checked to be text before a request is queued.
-            let json = (event.payload.content_type() == ContentType::Json)
-                .then(|| std::str::from_utf8(event.payload.bytes()).ok())
-                .flatten();
-            self.e_json.push(json);
-            self.e_bytes.push(json.is_none().then(|| event.payload.bytes().as_ref()));
-            self.e_metadata.push((!event.metadata.is_empty()).then(|| event.metadata.as_json()));
+            self.e_id.push(event.id);
+            self.e_type.push(event.event_type);
+            self.e_schema.push(event.schema_version);
+            self.e_json.push(event.json);
+            self.e_bytes.push(event.bytes);
+            self.e_metadata.push(event.metadata);
             self.e_command.push(command);
         }
         self.x_ends.push(count(self.x_stream.len()));
         self.e_ends.push(count(self.e_stream.len()));
+    }
+}
+
+/// An event as the function takes it.
+#[derive(Debug)]
+pub(crate) struct EventColumns<'a> {
+    pub(crate) id: Uuid,
+    pub(crate) event_type: &'a str,
+    pub(crate) schema_version: i32,
+    pub(crate) json: Option<&'a str>,
+    pub(crate) bytes: Option<&'a [u8]>,
+    pub(crate) metadata: Option<&'a str>,
+}
+
+impl<'a> EventColumns<'a> {
+    pub(crate) fn of(event: &'a NewEvent) -> Self {
+        // Checked to be text before a request is queued.
+        let json = (event.payload.content_type() == ContentType::Json)
+            .then(|| std::str::from_utf8(event.payload.bytes()).ok())
+            .flatten();
+        Self {
+            id: event.id.as_uuid(),
+            event_type: event.event_type.as_str(),
+            schema_version: i32::try_from(event.schema_version.get()).unwrap_or(i32::MAX),
+            json,
+            bytes: json.is_none().then(|| event.payload.bytes().as_ref()),
+            metadata: (!event.metadata.is_empty()).then(|| event.metadata.as_json()),
+        }
+    }
+}
+
+/// An expectation as the function takes it.
+pub(crate) fn expected(version: ExpectedVersion) -> i64 {
+    match version.normalized() {
+        ExpectedVersion::Any => -1,
+        ExpectedVersion::StreamExists => -2,
+        ExpectedVersion::NoStream => 0,
+        ExpectedVersion::Exact(version) => crate::rows::number(version.get()),
     }
 }
 
@@ -190,7 +228,10 @@ fn count(length: usize) -> i32 {
 }
 
 /// Reads the verdicts of a group, one per request.
-pub(crate) fn judged(group: &[&AppendRequest], row: &PgRow) -> Result<Vec<Judged>, EventStoreError> {
+pub(crate) fn judged(group: &[&AppendRequest], locking: Locking, row: &PgRow) -> Result<Vec<Judged>, EventStoreError> {
+    if let Some(single) = Single::of(group, locking) {
+        return Ok(vec![single.judged(row)?]);
+    }
     let answer = Answer::of(row)?;
     let streams = distinct_streams(group);
     let mut replayed = answer.replayed(row)?;
@@ -279,7 +320,11 @@ impl Answer {
     }
 }
 
-fn appended(stream_id: StreamId, at_version: i64, at_position: i64) -> Result<AppendedEvent, EventStoreError> {
+pub(crate) fn appended(
+    stream_id: StreamId,
+    at_version: i64,
+    at_position: i64,
+) -> Result<AppendedEvent, EventStoreError> {
     Ok(AppendedEvent { stream_id, version: version(at_version)?, position: position(at_position)? })
 }
 
@@ -298,6 +343,6 @@ fn before(number: i32) -> usize {
     usize::try_from(number).unwrap_or_default().wrapping_sub(1)
 }
 
-fn senseless() -> EventStoreError {
+pub(crate) fn senseless() -> EventStoreError {
     EventStoreError::corrupt("the append function gave an answer that makes no sense")
 }

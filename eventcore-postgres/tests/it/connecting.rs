@@ -69,7 +69,8 @@ async fn a_schema_that_is_missing_old_newer_or_damaged_is_told() {
     let old = refused(&log.url, config.clone()).await;
     assert!(matches!(old, ConnectError::SchemaOutdated { found: 0, .. }), "{old:?}");
 
-    log.run("insert into @.migrations values (1, now()); delete from @.log").await.unwrap();
+    let up_to_date = format!("insert into @.migrations values ({SCHEMA_VERSION}, now()); delete from @.log");
+    log.run(&up_to_date).await.unwrap();
     let damaged = refused(&log.url, config).await;
     assert!(matches!(damaged, ConnectError::Damaged { .. }), "{damaged:?}");
     log.remove().await.unwrap();
