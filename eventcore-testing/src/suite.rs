@@ -173,6 +173,7 @@ macro_rules! __for_each_case {
             filters: Nothing {
                 names_that_look_alike_are_streams_of_their_own
                 prefixes_are_taken_literally
+                categories_are_taken_literally
                 exact_streams_are_taken_exactly
                 types_are_taken_exactly
                 type_and_stream_have_to_fit_both

@@ -107,7 +107,9 @@ pub use manager::*;
 pub use projection::*;
 pub use shared_error::SharedError;
 pub use store::*;
-pub use stream::{ExpectedVersion, GlobalPosition, StreamId, StreamName, StreamPrefix, StreamVersion, VersionConflict};
+pub use stream::{
+    ExpectedVersion, GlobalPosition, StreamCategory, StreamId, StreamName, StreamPrefix, StreamVersion, VersionConflict,
+};
 pub use validation::{Problem, ValidationError};
 pub use watch::*;
 pub use writer::*;

@@ -1,7 +1,7 @@
 //! Streams, their versions, and positions in the one global order.
 
-use crate::ValidationError;
 use crate::validation::{check_range, name_type};
+use crate::{Problem, ValidationError};
 use nutype::nutype;
 use thiserror::Error;
 
@@ -17,6 +17,24 @@ name_type! {
     /// # Ok::<(), eventcore::ValidationError>(())
     /// ```
     StreamId, check_stream_id
+}
+
+impl StreamId {
+    /// The category of the stream: what stands before its first `-`. A stream without a `-`, or with nothing before it, is
+    /// in no category.
+    ///
+    /// ```
+    /// use eventcore::StreamId;
+    ///
+    /// assert_eq!(StreamId::new("account-1-2")?.category(), Some("account"));
+    /// assert_eq!(StreamId::new("accounts")?.category(), None);
+    /// # Ok::<(), eventcore::ValidationError>(())
+    /// ```
+    #[must_use]
+    pub fn category(&self) -> Option<&str> {
+        let (category, _) = self.as_str().split_once('-')?;
+        Some(category).filter(|category| !category.is_empty())
+    }
 }
 
 /// A domain type that names a stream, so that it can stand at a `#[stream]` field of a command.
@@ -233,5 +251,58 @@ impl StreamPrefix {
     #[must_use]
     pub fn matches(&self, stream_id: &StreamId) -> bool {
         stream_id.as_str().starts_with(self.as_str())
+    }
+}
+
+/// A category of streams: all whose name begins with its name and a `-`, compared literally. See [`StreamId::category`].
+///
+/// ```
+/// use eventcore::{StreamCategory, StreamId};
+///
+/// let accounts = StreamCategory::new("account")?;
+/// assert!(accounts.matches(&StreamId::new("account-1")?));
+/// assert!(!accounts.matches(&StreamId::new("accounts-1")?));
+/// assert!(!accounts.matches(&StreamId::new("account")?), "a stream without a `-` is in no category");
+/// assert!(StreamCategory::new("account-1").is_err());
+/// # Ok::<(), eventcore::ValidationError>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StreamCategory(StreamPrefix);
+
+impl StreamCategory {
+    /// A category, for example `account`.
+    ///
+    /// # Errors
+    /// [`ValidationError`] if the name is empty, holds a `-`, or could not begin a stream name.
+    pub fn new(name: impl AsRef<str>) -> Result<Self, ValidationError> {
+        let name = name.as_ref();
+        let refused = |problem| ValidationError::new("StreamCategory", problem);
+        if name.is_empty() {
+            return Err(refused(Problem::Empty));
+        }
+        if name.contains('-') {
+            return Err(refused(Problem::Malformed { text: name.to_owned(), expected: "a name without `-`" }));
+        }
+        let prefix = StreamPrefix::new(format!("{name}-")).map_err(|error| refused(error.problem().clone()))?;
+        Ok(Self(prefix))
+    }
+
+    /// The name, without the `-`.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        self.0.as_str().trim_end_matches('-')
+    }
+
+    /// Whether a stream is in this category.
+    #[must_use]
+    pub fn matches(&self, stream_id: &StreamId) -> bool {
+        self.0.matches(stream_id)
+    }
+}
+
+/// The streams of a category are those whose name begins with its name and a `-`.
+impl From<StreamCategory> for StreamPrefix {
+    fn from(category: StreamCategory) -> Self {
+        category.0
     }
 }

@@ -4,7 +4,7 @@ use crate::Environment;
 use crate::fixtures::*;
 use crate::harness::OpenStore;
 use crate::violation::{ensure, ensure_eq};
-use eventcore::{EventFilter, EventReader, EventStore, ExpectedVersion, StreamId, StreamPrefix};
+use eventcore::{EventFilter, EventReader, EventStore, ExpectedVersion, StreamCategory, StreamId, StreamPrefix};
 use std::collections::BTreeSet;
 
 /// Names that a careless comparison takes for each other.
@@ -115,6 +115,35 @@ pub(crate) async fn prefixes_are_taken_literally(env: &Environment) -> Outcome {
         let filter = EventFilter::all().stream_prefix(StreamPrefix::new(prefix)?);
         let expected: BTreeSet<_> = names.iter().filter(|s| s.as_str().starts_with(prefix)).cloned().collect();
         ensure_eq!(wanted(&store, &filter).await?, expected, "streams that begin with {prefix:?}");
+    }
+    Ok(())
+}
+
+pub(crate) async fn categories_are_taken_literally(env: &Environment) -> Outcome {
+    let names = [
+        "account-1",
+        "account-",
+        "account-1-2",
+        "account--1",
+        "account",
+        "accounts-1",
+        "account_-1",
+        "account%-1",
+        "accountX-1",
+        "Account-1",
+        "acc-ount-1",
+        "-account-1",
+        "-",
+        "a-1",
+        "日本-1",
+        "日本語-1",
+    ];
+    let names: Vec<_> = names.into_iter().map(stream).collect::<Checked<_>>()?;
+    let store = one_event_each(env, &names).await?;
+    for category in ["account", "account_", "account%", "Account", "acc", "a", "日本", "nothing"] {
+        let filter = EventFilter::all().category(StreamCategory::new(category)?);
+        let expected: BTreeSet<_> = names.iter().filter(|s| s.category() == Some(category)).cloned().collect();
+        ensure_eq!(wanted(&store, &filter).await?, expected, "streams of category {category:?}");
     }
     Ok(())
 }

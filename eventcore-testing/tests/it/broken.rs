@@ -137,6 +137,8 @@ defects! {
     PrefixIsAPattern => prefix_is_a_pattern caught by prefixes_are_taken_literally;
     /// a prefix ignores case
     PrefixIgnoresCase => prefix_ignores_case caught by prefixes_are_taken_literally;
+    /// the end of a prefix is left out of the comparison if it is a dash
+    PrefixWithoutItsDash => prefix_without_its_dash caught by categories_are_taken_literally;
     /// event types ignore case
     TypesIgnoreCase => types_ignore_case caught by types_are_taken_exactly;
     /// types are not filtered

@@ -1,7 +1,7 @@
 //! Which events a reader wants.
 
 use super::FilterIdentity;
-use crate::{Event, EventType, StreamId, StreamPrefix};
+use crate::{Event, EventType, StreamCategory, StreamId, StreamPrefix};
 use std::collections::BTreeSet;
 use uuid::Uuid;
 
@@ -82,6 +82,21 @@ impl EventFilter {
     pub fn stream_prefix(mut self, prefix: StreamPrefix) -> Self {
         self.streams = StreamSelection::Prefix(prefix);
         self
+    }
+
+    /// Only the streams of a category: what stands before the first `-` of their name. It is the prefix `category-`, has its
+    /// identity, and is found as cheaply; a stream without a `-` is in no category.
+    ///
+    /// ```
+    /// use eventcore::{EventFilter, StreamCategory, StreamPrefix};
+    ///
+    /// let accounts = EventFilter::all().category(StreamCategory::new("account")?);
+    /// assert_eq!(accounts, EventFilter::all().stream_prefix(StreamPrefix::new("account-")?));
+    /// # Ok::<(), eventcore::ValidationError>(())
+    /// ```
+    #[must_use]
+    pub fn category(self, category: StreamCategory) -> Self {
+        self.stream_prefix(category.into())
     }
 
     /// Whether an event is wanted.

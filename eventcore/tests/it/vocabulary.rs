@@ -4,7 +4,8 @@ use eventcore::{
     AppendRequest, BackoffMultiplier, CausationId, CommandId, CorrelationId, EventFilter, EventId, EventMetadata,
     EventType, ExpectedVersion, Fingerprint, GlobalPosition, InvalidAppend, LineageId, MaxAttempts,
     MaxConsecutiveFailures, MaxRetryAttempts, NewEvent, PageSize, Payload, Problem, ProjectionName, QueueCapacity,
-    ReadStreams, SchemaVersion, StreamId, StreamPrefix, StreamVersion, Timestamp, UserId, ValidationError,
+    ReadStreams, SchemaVersion, StreamCategory, StreamId, StreamPrefix, StreamVersion, Timestamp, UserId,
+    ValidationError,
 };
 use proptest::prelude::*;
 use serde::{Serialize, de::DeserializeOwned};
@@ -147,6 +148,23 @@ proptest! {
         prop_assert_eq!(types(&a).identity() == types(&b).identity(), a == b);
         prop_assert_ne!(types(&a).identity(), streams(&a).identity());
         prop_assert_ne!(types(&a).identity(), EventFilter::all().identity());
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_stream_is_in_the_category_before_its_first_dash(
+        stream in "[ab_%é][-ab_%é]{0,6}", name in "[-ab_%é]{0,3}",
+    ) {
+        let stream = StreamId::new(&stream).unwrap();
+        let Ok(category) = StreamCategory::new(&name) else {
+            prop_assert!(name.is_empty() || name.contains('-'), "{name:?} was refused");
+            return Ok(());
+        };
+        prop_assert_eq!(category.as_str(), &name);
+        prop_assert_eq!(category.matches(&stream), stream.category() == Some(name.as_str()));
+        let filter = EventFilter::all().category(category.clone());
+        prop_assert_eq!(filter.matches(&stream, &"t".parse().unwrap()), category.matches(&stream));
     }
 }
 

@@ -150,6 +150,9 @@ impl ModelStore {
                 (Some(Defect::PrefixIgnoresCase), StreamSelection::Prefix(prefix)) => {
                     name.to_lowercase().starts_with(&prefix.as_str().to_lowercase())
                 }
+                (Some(Defect::PrefixWithoutItsDash), StreamSelection::Prefix(prefix)) => {
+                    name.starts_with(prefix.as_str().trim_end_matches('-'))
+                }
                 (Some(Defect::EmptySelectionIsAll), StreamSelection::Exact(streams)) if streams.is_empty() => true,
                 (_, selection) => selection.matches(event.stream_id()),
             }
