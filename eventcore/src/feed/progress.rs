@@ -1,6 +1,6 @@
 //! How far a follower has come, for those who wait for it.
 
-use crate::GlobalPosition;
+use crate::{GlobalPosition, Timestamp};
 use std::sync::Arc;
 use thiserror::Error;
 use tokio::sync::watch;
@@ -31,6 +31,10 @@ pub struct Progress(Arc<watch::Sender<State>>);
 #[derive(Debug, Clone, Copy, Default)]
 struct State {
     position: Option<GlobalPosition>,
+    /// When the last event was recorded that the follower is done with, or the first one that it read.
+    as_of: Option<Timestamp>,
+    /// Events per second, lately; `None` until that was measured.
+    rate: Option<f64>,
     activity: Activity,
     applied: u64,
     skipped: u64,
@@ -163,11 +167,31 @@ impl Progress {
         });
     }
 
+    /// When the last event was recorded that the follower is done with.
+    pub(crate) fn as_of(&self) -> Option<Timestamp> {
+        self.0.borrow().as_of
+    }
+
+    /// How many events it applied per second, lately.
+    pub(crate) fn rate(&self) -> Option<f64> {
+        self.0.borrow().rate
+    }
+
+    /// What nobody waits for: who looks, sees it.
+    pub(crate) fn note(&self, as_of: Option<Timestamp>, rate: Option<f64>) {
+        self.0.send_if_modified(|state| {
+            state.as_of = as_of.or(state.as_of);
+            state.rate = rate.or(state.rate);
+            false
+        });
+    }
+
     /// The follower has ended.
     pub(crate) fn end(&self) {
         self.0.send_modify(|state| {
             state.ended = true;
             state.activity = Activity::Idle;
+            state.rate = Some(0.0);
         });
     }
 }

@@ -243,8 +243,11 @@ impl Follower {
         }
     }
 
-    /// Events per second since the last start.
+    /// Events per second lately, or since the last start.
     pub(super) fn rate(&self) -> f64 {
+        if let Some(rate) = self.progress().rate() {
+            return rate;
+        }
         let seconds = lock(&self.record).started.map_or(0.0, |started| started.elapsed().as_secs_f64());
         let (applied, _) = self.progress().counts();
         if seconds > 0.0 { applied as f64 / seconds } else { 0.0 }

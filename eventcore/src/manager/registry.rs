@@ -3,8 +3,10 @@
 use super::follower::{Follower, RunnerOf, lock};
 use super::live::{LiveHandle, Running};
 use super::{LiveConfig, ManagerError, ProjectionState, ProjectionStatus};
+use crate::projection::lag;
 use crate::{
-    Activity, Backend, InMemory, ProjectionConfig, ProjectionName, Projector, SharedError, UnitOfWork, run_projection,
+    Activity, Backend, GlobalPosition, InMemory, ProjectionConfig, ProjectionName, Projector, SharedError, Timestamp,
+    UnitOfWork, run_projection,
 };
 use std::any::{Any, TypeId, type_name};
 use std::collections::HashMap;
@@ -256,17 +258,20 @@ where
     }
 }
 
-fn status(follower: &Follower, head: Option<crate::GlobalPosition>) -> ProjectionStatus {
-    let position = follower.progress().position();
-    let number = |position: Option<crate::GlobalPosition>| position.map_or(0, crate::GlobalPosition::get);
-    let (applied, skipped) = follower.progress().counts();
-    let activity = follower.progress().activity();
+fn status(follower: &Follower, head: Option<GlobalPosition>) -> ProjectionStatus {
+    // Of one run: another one may begin meanwhile.
+    let progress = follower.progress();
+    let position = progress.position();
+    let (lag, lag_time) = lag(position, head, progress.as_of(), Timestamp::now());
+    let (applied, skipped) = progress.counts();
+    let activity = progress.activity();
     ProjectionStatus {
         name: follower.name.clone(),
         state: follower.state(),
         position,
         head,
-        lag: number(head).saturating_sub(number(position)),
+        lag,
+        lag_time,
         applied,
         skipped,
         rate: follower.rate(),

@@ -1,6 +1,7 @@
 //! How a projection is doing.
 
 use crate::{GlobalPosition, ProjectionName, SharedError};
+use std::time::Duration;
 
 /// What a projection is doing.
 #[derive(Debug, Clone)]
@@ -36,11 +37,15 @@ pub struct ProjectionStatus {
     pub head: Option<GlobalPosition>,
     /// How many positions it is behind the head. Where the store leaves gaps, that is more than the number of events.
     pub lag: u64,
+    /// How old its picture of the log is, as in [`ProgressReport::lag_time`](crate::ProgressReport::lag_time): zero while it
+    /// is caught up, `None` as long as it has read nothing.
+    pub lag_time: Option<Duration>,
     /// How many events it applied since it was started last.
     pub applied: u64,
     /// How many events it left out since it was started last, because they failed.
     pub skipped: u64,
-    /// How many events it applied per second, on average since it was started last.
+    /// How many events it applied per second, in the last second that was measured; in the first one since it was started,
+    /// on average since then.
     pub rate: f64,
     /// Whether this instance leads it. Always so for a read model in memory that runs.
     pub leader: bool,

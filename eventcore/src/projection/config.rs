@@ -1,5 +1,6 @@
 //! How a projection is run.
 
+use super::report::{OnProgress, ProgressReport};
 use crate::validation::check_range;
 use crate::{BackoffMultiplier, MaxAttempts, PageSize, Progress, RetryPolicy, ValidationError};
 use nutype::nutype;
@@ -70,6 +71,8 @@ pub struct ProjectionConfig {
     pub(super) accept_filter_change: bool,
     pub(super) shutdown: CancellationToken,
     pub(super) progress: Progress,
+    pub(super) on_progress: Option<OnProgress>,
+    pub(super) progress_interval: Duration,
 }
 
 impl Default for ProjectionConfig {
@@ -94,6 +97,8 @@ impl Default for ProjectionConfig {
             accept_filter_change: false,
             shutdown: CancellationToken::new(),
             progress: Progress::default(),
+            on_progress: None,
+            progress_interval: Duration::from_secs(1),
         }
     }
 }
@@ -193,6 +198,52 @@ impl ProjectionConfig {
     #[must_use]
     pub fn progress(mut self, progress: Progress) -> Self {
         self.progress = progress;
+        self
+    }
+
+    /// Tells `told` how the projection gets on: at most every [`progress_interval`](Self::progress_interval), and once more
+    /// when the run ends, however it does; not if the run is dropped. It is called between two events, so while one takes
+    /// long nothing is told. For each report the store is asked once for its head, for 100 ms at most.
+    ///
+    /// It is called by the run itself and has to return soon. If it panics, that is logged, it is not called again, and the
+    /// run goes on.
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+    /// # use eventcore::{Event, InMemory, ProjectionConfig, Projector, RecordedEvent, run_projection};
+    /// # use serde::{Deserialize, Serialize};
+    /// # #[derive(Serialize, Deserialize, Event)]
+    /// # #[event(namespace = "bank")]
+    /// # enum BankEvent { Deposited { cents: u64 } }
+    /// # struct Total(u64);
+    /// # impl Projector for Total {
+    /// #     type Event = BankEvent;
+    /// #     type Error = std::convert::Infallible;
+    /// #     type Context = InMemory;
+    /// #     fn name(&self) -> &str { "total" }
+    /// #     async fn apply(&mut self, event: &RecordedEvent<BankEvent>, _: &mut InMemory) -> Result<(), Self::Error> {
+    /// #         let BankEvent::Deposited { cents } = event.payload();
+    /// #         self.0 += cents;
+    /// #         Ok(())
+    /// #     }
+    /// # }
+    /// # let store = eventcore_memory::MemoryEventStore::new();
+    /// let config = ProjectionConfig::default()
+    ///     .on_progress(|now| println!("{} behind, {:.0} events/s, {:?}", now.lag, now.rate, now.activity));
+    /// run_projection(Total(0), &store, config).await?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// ```
+    #[must_use]
+    pub fn on_progress(mut self, told: impl Fn(&ProgressReport) + Send + Sync + 'static) -> Self {
+        self.on_progress = Some(OnProgress::new(told));
+        self
+    }
+
+    /// How far apart reports of progress are at least, and over what time rates are measured. By default 1 s.
+    #[must_use]
+    pub const fn progress_interval(mut self, interval: Duration) -> Self {
+        self.progress_interval = interval;
         self
     }
 }

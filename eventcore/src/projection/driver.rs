@@ -1,20 +1,21 @@
 //! The driver of the projection machine: performs its effects.
 
+use super::flag::CancelFlag;
 use super::machine::ProjectionMachine;
 use super::page::{DecodedPage, PageEvent, PageReader};
 use super::protocol::{
     Applied, Fault, PageShape, ProjectionEffect, ProjectionInput, ProjectionRules, ProjectionStop, Signals,
 };
+use super::report::{Meter, OnProgress, ProgressReport, lag};
 use super::{FailureContext, FailureStrategy, ProjectionConfig, ProjectionError, ProjectionFailure, Projector};
 use crate::{
-    Checkpoint, CheckpointError, CheckpointStore, Epoch, ErrorKind, EventFilter, EventReader, EventStore,
+    Activity, Checkpoint, CheckpointError, CheckpointStore, Epoch, ErrorKind, EventFilter, EventReader, EventStore,
     EventStoreError, EventType, FilterIdentity, GlobalPosition, Leadership, LeadershipError, LogCursor, LogWatch,
     PageSize, Progress, ProjectionContext, ProjectionName, ProjectorCoordinator, Timestamp, UnitOfWork,
 };
 use std::error::Error as StdError;
 use std::time::Duration;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 /// What a run did.
@@ -54,13 +55,18 @@ where
         identity: filter.identity(),
         filter,
         backend,
-        shutdown: config.shutdown.clone(),
+        shutdown: CancelFlag::new(config.shutdown.clone()),
         log: backend.watch_log(),
         name,
         projector,
         leadership: None,
+        lost: None,
         context: None,
         events: Vec::new(),
+        progress: config.progress.clone(),
+        told: config.on_progress.clone(),
+        meter: Meter::new(config.progress_interval),
+        head: None,
     };
     run.drive(&config).instrument(span).await
 }
@@ -102,12 +108,25 @@ struct Run<'b, P: Projector, B: ?Sized> {
     name: ProjectionName,
     filter: EventFilter,
     identity: FilterIdentity,
-    shutdown: CancellationToken,
+    shutdown: CancelFlag,
     log: LogWatch,
     leadership: Option<Leadership>,
+    /// Whether that leadership is no longer sure.
+    lost: Option<CancelFlag>,
     context: Option<P::Context>,
     events: Vec<PageEvent<P::Event>>,
+    progress: Progress,
+    told: Option<OnProgress>,
+    meter: Meter,
+    /// The head of the log, as far as it was asked for.
+    head: Option<GlobalPosition>,
 }
+
+/// After how many events that were applied without waiting for anything the clock is looked at.
+const LOOK_EVERY: usize = 64;
+
+/// How long a report waits for the head of the log.
+const HEAD_PATIENCE: Duration = Duration::from_millis(100);
 
 impl<P, B> Run<'_, P, B>
 where
@@ -119,39 +138,90 @@ where
         let mut pages = PageReader::new(self.backend, self.filter.clone(), config.page_size);
         let mut input = ProjectionInput::Start;
         let started = Instant::now();
+        let (mut now, mut time_passed) = (Duration::ZERO, false);
         config.progress.restart();
         let _ended = EndOnDrop(&config.progress);
         let finished = loop {
-            let signals = Signals {
-                now: started.elapsed(),
-                stop: self.shutdown.is_cancelled(),
-                lost: self.leadership.as_ref().is_some_and(|leadership| leadership.lost().is_cancelled()),
-            };
-            match machine.step(input, signals, fastrand::f64()) {
-                ProjectionEffect::Finish(finished) => break finished,
-                effect => {
-                    if !matches!(effect, ProjectionEffect::Apply { .. }) {
-                        report(&config.progress, &machine);
-                    }
-                    input = match effect {
-                        ProjectionEffect::Read { after } => self.take(pages.read(after).await),
-                        effect => {
-                            if let ProjectionEffect::Apply { index, .. } = effect {
-                                pages.nudge(index);
-                            }
-                            pages.beside(self.perform(effect)).await
-                        }
-                    };
-                }
+            if time_passed {
+                now = started.elapsed();
             }
+            let signals =
+                Signals { now, stop: self.shutdown.is_set(), lost: self.lost.as_ref().is_some_and(CancelFlag::is_set) };
+            // Only the delay before another attempt has a random part.
+            let retry = matches!(input, ProjectionInput::Applied(Applied::Retry(_)));
+            let jitter = if retry { fastrand::f64() } else { 0.0 };
+            let effect = machine.step(input, signals, jitter);
+            if time_passed && self.meter.is_due(now) {
+                let activity = machine.activity();
+                pages.beside(self.tell(&machine, now, activity)).await;
+            }
+            (input, time_passed) = match effect {
+                ProjectionEffect::Finish(finished) => break finished,
+                ProjectionEffect::Apply { index, attempt } => {
+                    pages.nudge(index);
+                    let applied = pages.beside(self.apply(index, attempt)).await;
+                    (ProjectionInput::Applied(applied), pages.has_waited() || self.looks_at_clock_after(index))
+                }
+                effect => {
+                    self.report(&machine);
+                    let input = match effect {
+                        ProjectionEffect::Read { after } => self.take(pages.read(after).await),
+                        effect => pages.beside(self.perform(effect)).await,
+                    };
+                    (input, true)
+                }
+            };
         };
-        report(&config.progress, &machine);
+        self.report(&machine);
         drop(pages);
         self.step_down().await;
+        self.tell(&machine, started.elapsed(), Activity::Idle).await;
         finished.map_err(|stop| self.error(stop))?;
         let (applied, skipped) = machine.counts();
         let position = machine.cursor().map(|cursor| cursor.position);
         Ok(ProjectionOutcome { projector: self.projector, position, applied, skipped })
+    }
+
+    /// An event that was applied without waiting took next to no time, but many of them do; at the end of the page the
+    /// machine asks whether a checkpoint is due, and a transaction is not held longer than it may.
+    fn looks_at_clock_after(&self, index: usize) -> bool {
+        P::Context::TRANSACTIONAL || index % LOOK_EVERY == LOOK_EVERY - 1 || index + 1 >= self.events.len()
+    }
+
+    /// Shows those who watch how far the run has come.
+    fn report(&self, machine: &ProjectionMachine<Failure<P>>) {
+        let recorded = |index: usize| self.events.get(index).map(|event| event.header().recorded_at);
+        let done = machine.cursor().map_or(0, |cursor| {
+            self.progress.advance(cursor.position);
+            self.events.partition_point(|event| event.header().position <= cursor.position)
+        });
+        match done.checked_sub(1) {
+            Some(last) => self.progress.note(recorded(last), None),
+            None if self.progress.as_of().is_none() => self.progress.note(recorded(0), None),
+            None => {}
+        }
+        let (applied, skipped) = machine.counts();
+        self.progress.count(applied, skipped);
+        self.progress.enter(machine.activity());
+    }
+
+    /// Measures how fast events were applied, and tells who asked for it how the run gets on.
+    async fn tell(&mut self, machine: &ProjectionMachine<Failure<P>>, now: Duration, activity: Activity) {
+        let (applied, skipped) = machine.counts();
+        let rate = self.meter.rate(now, applied + machine.uncommitted());
+        self.progress.note(None, Some(rate));
+        let Some(told) = &self.told else { return };
+        // A store that does not answer is told by the activity.
+        if let Ok(Ok(head)) = tokio::time::timeout(HEAD_PATIENCE, self.backend.head()).await {
+            self.head = head;
+        }
+        let position = machine.cursor().map(|cursor| cursor.position);
+        let (lag, lag_time) = lag(position, self.head, self.progress.as_of(), Timestamp::now());
+        let head = self.head;
+        let report = ProgressReport { position, head, lag, lag_time, applied, skipped, rate, activity };
+        if !told.tell(&report) {
+            self.told = None;
+        }
     }
 
     async fn perform(&mut self, effect: ProjectionEffect<Failure<P>>) -> Input<P> {
@@ -174,13 +244,14 @@ where
                 ProjectionInput::Head(self.backend.head().await.map_err(|error| fault(error.into())))
             }
             ProjectionEffect::Begin => ProjectionInput::Done(self.begin().await.map_err(fault)),
-            ProjectionEffect::Apply { index, attempt } => ProjectionInput::Applied(self.apply(index, attempt).await),
             ProjectionEffect::Commit(cursor) => ProjectionInput::Done(self.commit(cursor).await.map_err(fault)),
             ProjectionEffect::Rollback => ProjectionInput::Done(self.rollback().await.map_err(fault)),
             ProjectionEffect::Wait(time) => self.wait(time, true).await,
             ProjectionEffect::Pause(time) => self.wait(time, false).await,
             // The caller does these by itself.
-            ProjectionEffect::Read { .. } | ProjectionEffect::Finish(_) => ProjectionInput::Done(Ok(())),
+            ProjectionEffect::Read { .. } | ProjectionEffect::Apply { .. } | ProjectionEffect::Finish(_) => {
+                ProjectionInput::Done(Ok(()))
+            }
         }
     }
 
@@ -188,6 +259,7 @@ where
         let leadership = self.backend.acquire(&self.name).await?;
         tracing::debug!(epoch = leadership.epoch().get(), "leading");
         self.projector.leading(leadership.epoch());
+        self.lost = Some(CancelFlag::new(leadership.lost().clone()));
         self.leadership = Some(leadership);
         Ok(())
     }
@@ -271,6 +343,7 @@ where
         if let Err(error) = self.rollback().await {
             tracing::warn!(error = &error as &dyn StdError, "a page could not be rolled back");
         }
+        self.lost = None;
         let Some(leadership) = self.leadership.take() else { return };
         if let Err(error) = self.backend.release(leadership).await {
             tracing::warn!(error = &error as &dyn StdError, "the leadership could not be released");
@@ -279,7 +352,7 @@ where
 
     /// Waits for so long, until told to stop, until the leadership is lost, or until the log grows if that is wanted.
     async fn wait(&mut self, time: Duration, wake: bool) -> Input<P> {
-        let lost = self.leadership.as_ref().map(|leadership| leadership.lost().clone()).unwrap_or_default();
+        let lost = self.lost.as_ref().map(|lost| lost.token().clone()).unwrap_or_default();
         let log = &mut self.log;
         let woken = async {
             if wake && log.changed().await.is_ok() {
@@ -290,7 +363,7 @@ where
         tokio::select! {
             () = woken => {}
             () = tokio::time::sleep(time) => {}
-            () = self.shutdown.cancelled() => {}
+            () = self.shutdown.token().cancelled() => {}
             () = lost.cancelled() => {}
         }
         ProjectionInput::Waited
@@ -316,16 +389,6 @@ where
             ProjectionStop::OutOfStep => out_of_step().into(),
         }
     }
-}
-
-/// Shows those who watch how far the run has come.
-fn report<X>(progress: &Progress, machine: &ProjectionMachine<X>) {
-    if let Some(cursor) = machine.cursor() {
-        progress.advance(cursor.position);
-    }
-    let (applied, skipped) = machine.counts();
-    progress.count(applied, skipped);
-    progress.enter(machine.activity());
 }
 
 /// However the run ends, those who wait for it are told.

@@ -142,6 +142,12 @@ impl<X> ProjectionMachine<X> {
         (self.applied, self.skipped)
     }
 
+    /// How many events of the page in hand were applied and are not committed yet.
+    #[must_use]
+    pub const fn uncommitted(&self) -> u64 {
+        ((self.next - self.first) as u64).saturating_sub(self.left_out)
+    }
+
     /// What the run is doing, in the eyes of who watches it.
     #[must_use]
     pub const fn activity(&self) -> Activity {
@@ -411,7 +417,7 @@ impl<X> ProjectionMachine<X> {
 
     /// The events since the last commit are done with.
     fn count_uncommitted(&mut self) {
-        self.applied += (self.next - self.first) as u64 - self.left_out;
+        self.applied += self.uncommitted();
         self.skipped += self.left_out;
         self.left_out = 0;
         self.first = self.next;
@@ -518,7 +524,7 @@ impl<X> ProjectionMachine<X> {
 
     fn enter(&mut self, phase: Phase, effect: Effect<X>) -> Effect<X> {
         self.activity = match (&phase, self.activity) {
-            (Phase::Pausing(After::Acquire), _) => Activity::Standby,
+            (Phase::Pausing(After::Acquire) | Phase::SteppingDown, _) => Activity::Standby,
             (Phase::Pausing(After::Resume | After::Head | After::Read), _) => Activity::Reconnecting,
             (Phase::Waiting, _) => Activity::Live,
             (Phase::Resuming, _) => Activity::CatchingUp,

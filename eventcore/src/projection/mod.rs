@@ -3,10 +3,12 @@
 mod config;
 mod driver;
 mod error;
+mod flag;
 mod machine;
 mod page;
 mod projector;
 mod protocol;
+mod report;
 
 pub use config::{CheckpointPages, MaxConsecutiveFailures, MaxRetryAttempts, ProjectionConfig};
 pub use driver::{ProjectionOutcome, ResetError, reset_projection, run_projection};
@@ -16,3 +18,5 @@ pub use projector::{FailureContext, FailureStrategy, ProjectionFailure, Projecto
 pub use protocol::{
     Applied, Fault, PageShape, ProjectionEffect, ProjectionInput, ProjectionRules, ProjectionStop, Signals,
 };
+pub use report::ProgressReport;
+pub(crate) use report::lag;

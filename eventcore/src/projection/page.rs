@@ -54,6 +54,8 @@ pub(super) struct PageReader<'b, E: Event, B: ?Sized> {
     filter: EventFilter,
     size: PageSize,
     ahead: Option<Ahead<'b, E>>,
+    /// Whether what was done last beside reading had to wait for anything.
+    waited: bool,
 }
 
 struct Ahead<'b, E> {
@@ -68,7 +70,7 @@ enum State<'b, E> {
 
 impl<'b, E: Event, B: EventReader + ?Sized> PageReader<'b, E, B> {
     pub(super) const fn new(backend: &'b B, filter: EventFilter, size: PageSize) -> Self {
-        Self { backend, filter, size, ahead: None }
+        Self { backend, filter, size, ahead: None, waited: false }
     }
 
     /// The page after a position.
@@ -97,14 +99,21 @@ impl<'b, E: Event, B: EventReader + ?Sized> PageReader<'b, E, B> {
     /// got so far, a place in a queue or a connection of a pool, from others, and they could wait for each other.
     pub(super) async fn beside<T>(&mut self, other: impl Future<Output = T>) -> T {
         let mut other = pin!(other);
+        self.waited = false;
         poll_fn(|context| {
             let polled = other.as_mut().poll(context);
             if polled.is_pending() {
+                self.waited = true;
                 self.poll_ahead(context);
             }
             polled
         })
         .await
+    }
+
+    /// Whether what was done last beside reading had to wait for anything, so that time has passed.
+    pub(super) const fn has_waited(&self) -> bool {
+        self.waited
     }
 
     fn poll_ahead(&mut self, context: &mut Context<'_>) {

@@ -9,6 +9,7 @@ mod derive_event;
 mod feed;
 mod manager;
 mod projection_machine;
+mod projection_progress;
 mod troubled_store;
 mod ui;
 mod vocabulary;

@@ -226,7 +226,10 @@ async fn a_paused_projection_keeps_its_place() {
     live.wait_until_caught_up().await.unwrap();
     manager.pause("sum").unwrap();
     let head = append(&store, [1]).await;
-    assert!(matches!(manager.status().await.unwrap()[0].state, ProjectionState::Paused));
+    let status = manager.status().await.unwrap().remove(0);
+    assert!(matches!(status.state, ProjectionState::Paused));
+    assert_eq!((status.lag, status.position, status.head), (1, GlobalPosition::try_new(1).ok(), Some(head)));
+    assert!(status.lag_time.is_some(), "behind, and since when is known");
     assert_eq!(manager.live::<Sum>().await.unwrap().total, 1);
     manager.resume("sum").unwrap();
     live.wait_for(head).await.unwrap();
@@ -253,6 +256,24 @@ async fn a_run_that_waits_for_more_is_woken_by_an_append() {
     assert!(since.elapsed() < poll, "it looked by itself");
     stop.cancel();
     assert_eq!(run.await.unwrap().projector.total, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_status_tells_the_rate_of_late_and_the_lag_in_time() {
+    let store = MemoryEventStore::new();
+    let manager = ProjectionManager::builder(store.clone()).register(sum(&Arc::default())).unwrap().build();
+    let live = manager.start_live().unwrap();
+    live.wait_for(append(&store, (0..30).map(|_| 1)).await).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    // The poll after a second was full has measured.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let status = manager.status().await.unwrap().remove(0);
+    assert!(status.rate > 20.0 && status.rate <= 30.0, "{status:?}");
+    assert_eq!((status.lag, status.lag_time), (0, Some(Duration::ZERO)));
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let status = manager.status().await.unwrap().remove(0);
+    assert_eq!((status.rate, status.applied), (0.0, 30), "nothing of late");
+    live.shutdown().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

@@ -8,7 +8,7 @@ use eventcore::{
 };
 use eventcore_memory::MemoryEventStore;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// A memory store that can be made unreachable, and on which a commit can take long.
 #[derive(Clone, Default)]
@@ -17,6 +17,7 @@ pub(crate) struct TroubledStore {
     pub(crate) store: MemoryEventStore,
     down: Arc<AtomicBool>,
     hidden: Arc<AtomicBool>,
+    heads: Arc<AtomicU64>,
 }
 
 impl TroubledStore {
@@ -26,6 +27,11 @@ impl TroubledStore {
 
     pub(crate) fn plug_in(&self) {
         self.down.store(false, Ordering::SeqCst);
+    }
+
+    /// How often the head was asked for.
+    pub(crate) fn heads(&self) -> u64 {
+        self.heads.load(Ordering::SeqCst)
     }
 
     /// From now on a commit to the stream `late` lasts: while it does, the stream is as empty as before.
@@ -65,6 +71,7 @@ impl EventStore for TroubledStore {
         self.store.stream_version(stream_id).await
     }
     async fn head(&self) -> Result<Option<GlobalPosition>, EventStoreError> {
+        self.heads.fetch_add(1, Ordering::SeqCst);
         self.check()?;
         self.store.head().await
     }
