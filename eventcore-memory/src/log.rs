@@ -120,9 +120,7 @@ impl Log {
             let event = &self.events[index];
             filter.matches(event.stream_id(), event.event_type())
         };
-        let chosen = self
-            .candidates(filter, start, |candidates| candidates.filter(wanted).take(limit.get()).collect::<Vec<_>>());
-        let more = chosen.len() == limit.get();
+        let (chosen, more) = self.candidates(filter, start, |candidates| self.fill(candidates.filter(wanted), limit));
         // A full page looked as far as its last event, any other one to the end.
         let examined =
             if more { chosen.last().copied() } else { self.events[start..].len().checked_sub(1).map(|n| start + n) };
@@ -162,9 +160,21 @@ impl Log {
     }
 
     pub(crate) fn read_stream(&self, stream_id: &StreamId, after: StreamVersion, limit: PageSize) -> StreamPage {
-        let events = after_version(self.stream(stream_id), after).iter().take(limit.get());
-        let events: Vec<_> = events.map(|&index| self.events[index].clone()).collect();
-        StreamPage { more: events.len() == limit.get(), events }
+        let (chosen, more) = self.fill(after_version(self.stream(stream_id), after).iter().copied(), limit);
+        StreamPage { more, events: chosen.iter().map(|&index| self.events[index].clone()).collect() }
+    }
+
+    /// As many as a page holds, and whether it is full.
+    fn fill(&self, indexes: impl Iterator<Item = usize>, limit: PageSize) -> (Vec<usize>, bool) {
+        let (mut chosen, mut bytes) = (Vec::new(), 0);
+        for index in indexes {
+            chosen.push(index);
+            bytes += self.events[index].size();
+            if chosen.len() == limit.get() || bytes >= PageSize::FULL_BYTES {
+                return (chosen, true);
+            }
+        }
+        (chosen, false)
     }
 
     pub(crate) fn verify_cursor(&self, cursor: &LogCursor) -> Result<(), EventStoreError> {

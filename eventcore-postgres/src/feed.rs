@@ -2,16 +2,16 @@
 
 use crate::SchemaName;
 use crate::connections::Connections;
-use crate::retry::{Patience, repeatable};
+use crate::retry::{Patience, Statement, repeatable, repeatable_until_full};
 use crate::rows::{EVENT_COLUMNS, EventRows, column, cursor, event_id, number};
 use crate::tail::Tail;
 use eventcore::{
-    EventFilter, EventStoreError, GlobalPosition, LogCursor, Page, PageSize, StreamId, StreamPage, StreamPrefix,
-    StreamSelection, StreamVersion,
+    EventFilter, EventStoreError, GlobalPosition, LogCursor, Page, PageSize, RecordedEvent, StreamId, StreamPage,
+    StreamPrefix, StreamSelection, StreamVersion,
 };
 use sqlx::AssertSqlSafe;
-use sqlx::postgres::PgRow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use uuid::Uuid;
 
 /// How many positions one statement looks at for a prefix, which has no index of its own in position order.
@@ -23,6 +23,8 @@ pub(crate) struct Feed {
     connections: Connections,
     schema: SchemaName,
     patience: Patience,
+    /// How many bytes the events of the last page were on average. Large ones are asked for in smaller numbers.
+    typical_size: AtomicUsize,
     everything: Arc<str>,
     of_types: Arc<str>,
     of_streams: Arc<str>,
@@ -36,6 +38,7 @@ impl Feed {
         Self {
             connections,
             patience,
+            typical_size: AtomicUsize::new(0),
             everything: format!(
                 "select {EVENT_COLUMNS} from {events} e where e.position > $1 and e.position <= $2 \
                  order by e.position limit $3"
@@ -84,15 +87,14 @@ impl Feed {
             return Ok(Page::default());
         }
         let mut begin = after.map_or(0, GlobalPosition::get);
+        let limit = self.limit(limit);
         loop {
             let end = match filter.stream_selection() {
                 StreamSelection::Prefix(_) => horizon.position.get().min(begin.saturating_add(WINDOW)),
                 _ => horizon.position.get(),
             };
-            let rows = self.rows(filter, begin, end, limit).await?;
-            let mut reader = EventRows::default();
-            let events = rows.iter().map(|row| reader.event(row, 0)).collect::<Result<Vec<_>, _>>()?;
-            if let Some(last) = events.last().filter(|_| events.len() >= limit.get()) {
+            let (events, full) = self.events(|| self.select(filter, begin, end, limit)).await?;
+            if let Some(last) = events.last().filter(|_| full || events.len() >= limit) {
                 let cursor = Some(LogCursor { position: last.position(), event_id: last.id() });
                 return Ok(Page { events, cursor, more: true });
             }
@@ -107,30 +109,48 @@ impl Feed {
         }
     }
 
-    async fn rows(
+    /// How many events to ask for, so that not much more comes than a page holds.
+    fn limit(&self, limit: PageSize) -> usize {
+        let typical = self.typical_size.load(Ordering::Relaxed);
+        PageSize::FULL_BYTES
+            .checked_mul(2)
+            .and_then(|bytes| bytes.checked_div(typical))
+            .map_or(limit.get(), |events| limit.get().min(events.max(1)))
+    }
+
+    /// The events of a statement, up to a full page.
+    async fn events<'q>(
         &self,
-        filter: &EventFilter,
-        begin: u64,
-        end: u64,
-        limit: PageSize,
-    ) -> Result<Vec<PgRow>, EventStoreError> {
+        select: impl Fn() -> Statement<'q>,
+    ) -> Result<(Vec<RecordedEvent>, bool), EventStoreError> {
+        let (rows, full) =
+            repeatable_until_full(&self.connections, self.patience, PageSize::FULL_BYTES, select).await?;
+        let mut reader = EventRows::default();
+        let events = rows.iter().map(|row| reader.event(row, 0)).collect::<Result<Vec<_>, _>>()?;
+        let size: usize = events.iter().map(RecordedEvent::size).sum();
+        if let Some(typical) = size.checked_div(events.len()) {
+            self.typical_size.store(typical, Ordering::Relaxed);
+        }
+        Ok((events, full))
+    }
+
+    fn select<'q>(&self, filter: &'q EventFilter, begin: u64, end: u64, limit: usize) -> Statement<'q> {
+        let query = |sql: &Arc<str>| {
+            let query = sqlx::query(AssertSqlSafe(Arc::clone(sql)));
+            query.bind(number(begin)).bind(number(end)).bind(number(limit as u64))
+        };
         let types: Option<Vec<&str>> = filter.event_types().map(|types| types.iter().map(|t| t.as_str()).collect());
-        let (begin, end, limit) = (number(begin), number(end), number(limit.get() as u64));
-        repeatable(&self.connections, self.patience, || {
-            let query = |sql: &Arc<str>| sqlx::query(AssertSqlSafe(Arc::clone(sql))).bind(begin).bind(end).bind(limit);
-            match (filter.stream_selection(), &types) {
-                (StreamSelection::Exact(streams), types) => {
-                    let streams: Vec<&str> = streams.iter().map(StreamId::as_str).collect();
-                    query(&self.of_streams).bind(streams).bind(types.clone())
-                }
-                (StreamSelection::Prefix(prefix), types) => {
-                    query(&self.of_prefix).bind(prefix.as_str()).bind(after_prefix(prefix)).bind(types.clone())
-                }
-                (_, Some(types)) => query(&self.of_types).bind(types.clone()),
-                (_, None) => query(&self.everything),
+        match (filter.stream_selection(), types) {
+            (StreamSelection::Exact(streams), types) => {
+                let streams: Vec<&str> = streams.iter().map(StreamId::as_str).collect();
+                query(&self.of_streams).bind(streams).bind(types)
             }
-        })
-        .await
+            (StreamSelection::Prefix(prefix), types) => {
+                query(&self.of_prefix).bind(prefix.as_str()).bind(after_prefix(prefix)).bind(types)
+            }
+            (_, Some(types)) => query(&self.of_types).bind(types),
+            (_, None) => query(&self.everything),
+        }
     }
 
     /// The last event in a range of positions.
@@ -150,16 +170,13 @@ impl Feed {
         after: StreamVersion,
         limit: PageSize,
     ) -> Result<StreamPage, EventStoreError> {
-        let rows = repeatable(&self.connections, self.patience, || {
-            sqlx::query(AssertSqlSafe(Arc::clone(&self.of_stream)))
-                .bind(stream_id.as_str())
-                .bind(number(after.get()))
-                .bind(number(limit.get() as u64))
-        })
-        .await?;
-        let mut reader = EventRows::default();
-        let events = rows.iter().map(|row| reader.event(row, 0)).collect::<Result<Vec<_>, _>>()?;
-        Ok(StreamPage { events, more: rows.len() >= limit.get() })
+        let limit = self.limit(limit);
+        let select = || {
+            let query = sqlx::query(AssertSqlSafe(Arc::clone(&self.of_stream))).bind(stream_id.as_str());
+            query.bind(number(after.get())).bind(number(limit as u64))
+        };
+        let (events, full) = self.events(select).await?;
+        Ok(StreamPage { more: full || events.len() >= limit, events })
     }
 
     /// Makes sure that the event of a cursor still stands where it stood.

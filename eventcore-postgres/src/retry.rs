@@ -3,7 +3,9 @@
 use crate::PostgresConfig;
 use crate::connections::Connections;
 use crate::fault::{Fault, store_error};
+use crate::rows::payload_size;
 use eventcore::EventStoreError;
+use futures_util::TryStreamExt;
 use sqlx::Postgres;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgArguments, PgRow};
@@ -34,7 +36,32 @@ impl Patience {
         statement: Statement<'_>,
     ) -> Result<Vec<PgRow>, sqlx::Error> {
         // All rows, since only their end is the end of the statement's transaction.
-        let rows = match tokio::time::timeout(self.answer_within, statement.fetch_all(&mut **connection)).await {
+        self.rows_until_full(connection, statement, usize::MAX).await.map(|(rows, _)| rows)
+    }
+
+    /// The first rows of a statement that only reads events, until these are so many bytes. Tells whether they were
+    /// reached; then the next statement on the connection throws away what comes behind.
+    pub(crate) async fn rows_until_full(
+        self,
+        connection: &mut PoolConnection<Postgres>,
+        statement: Statement<'_>,
+        full: usize,
+    ) -> Result<(Vec<PgRow>, bool), sqlx::Error> {
+        let until_full = async {
+            let mut coming = statement.fetch(&mut **connection);
+            let (mut rows, mut bytes) = (Vec::new(), 0_usize);
+            while let Some(row) = coming.try_next().await? {
+                if full < usize::MAX {
+                    bytes = bytes.saturating_add(payload_size(&row));
+                }
+                rows.push(row);
+                if bytes >= full {
+                    return Ok((rows, true));
+                }
+            }
+            Ok((rows, false))
+        };
+        let rows = match tokio::time::timeout(self.answer_within, until_full).await {
             Ok(rows) => rows,
             Err(_) => Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())),
         };
@@ -98,10 +125,20 @@ pub(crate) async fn repeatable<'q>(
     patience: Patience,
     statement: impl Fn() -> Statement<'q>,
 ) -> Result<Vec<PgRow>, EventStoreError> {
+    repeatable_until_full(connections, patience, usize::MAX, statement).await.map(|(rows, _)| rows)
+}
+
+/// As [`repeatable`] for a statement that only reads events, until these are so many bytes. Tells whether they were reached.
+pub(crate) async fn repeatable_until_full<'q>(
+    connections: &Connections,
+    patience: Patience,
+    full: usize,
+    statement: impl Fn() -> Statement<'q>,
+) -> Result<(Vec<PgRow>, bool), EventStoreError> {
     let mut retry = Retry::lasting(patience.retry_for);
     loop {
         let mut connection = acquire(connections, &mut retry).await?;
-        let error = match patience.rows(&mut connection, statement()).await {
+        let error = match patience.rows_until_full(&mut connection, statement(), full).await {
             Ok(rows) => {
                 connections.keep(connection);
                 return Ok(rows);

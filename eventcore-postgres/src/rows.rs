@@ -63,6 +63,12 @@ impl EventRows {
     }
 }
 
+/// The bytes of payload and metadata in a row of [`EVENT_COLUMNS`].
+pub(crate) fn payload_size(row: &PgRow) -> usize {
+    let length = |index| row.try_get_raw(index).ok().and_then(|value| value.as_bytes().ok().map(<[u8]>::len));
+    (7..=9).filter_map(length).sum()
+}
+
 /// A column, or an error that says which one was not as expected.
 pub(crate) fn column<'r, T: Decode<'r, sqlx::Postgres> + Type<sqlx::Postgres>>(
     row: &'r PgRow,

@@ -42,10 +42,12 @@ impl Reader {
         let after = after.map_or(0, GlobalPosition::get);
         if *filter == EventFilter::all() {
             let mut events = Vec::new();
-            self.events(SELECT_ALL, (after as i64, limit.get() as i64), &mut events)?;
+            let full =
+                self.events(SELECT_ALL, (after as i64, limit.get() as i64), PageSize::FULL_BYTES, &mut events)?;
             let positions = events.iter().map(|event| event.position().get());
             positions.zip(after + 1..).try_for_each(|(found, expected)| in_order(found, expected))?;
-            return Ok(Page { cursor: events.last().map(cursor), more: events.len() == limit.get(), events });
+            let more = full || events.len() == limit.get();
+            return Ok(Page { cursor: events.last().map(cursor), more, events });
         }
         self.at_one_moment(|reader| reader.read_filtered(filter, after, limit.get()))
     }
@@ -56,7 +58,7 @@ impl Reader {
             return Ok(Page::default());
         }
         let wanted = Wanted::of(filter, &self.connection)?;
-        let mut page = PageInHand { events: Vec::new(), limit, examined: after, last };
+        let mut page = PageInHand { events: Vec::new(), bytes: 0, limit, examined: after, last };
         match wanted.index() {
             Index::None => page.scan(self, &wanted, SCANNED_WITHOUT_INDEX)?,
             Index::Types(types) => {
@@ -159,6 +161,8 @@ impl<'a> Wanted<'a> {
 /// A page that is being filled.
 struct PageInHand {
     events: Vec<RecordedEvent>,
+    /// Their size.
+    bytes: usize,
     limit: usize,
     /// How far the page looked.
     examined: u64,
@@ -168,7 +172,11 @@ struct PageInHand {
 
 impl PageInHand {
     fn is_done(&self) -> bool {
-        self.events.len() == self.limit || self.examined >= self.last.position.get()
+        self.is_full() || self.examined >= self.last.position.get()
+    }
+
+    fn is_full(&self) -> bool {
+        self.events.len() == self.limit || self.bytes >= PageSize::FULL_BYTES
     }
 
     /// Looks at up to `budget` events one by one.
@@ -181,7 +189,9 @@ impl PageInHand {
         {
             let column = |index| row.get::<_, i64>(index).map_err(store_error);
             if wanted.includes(connection, names, column(1)?, column(3)?)? {
-                self.events.push(names.event(connection, row)?);
+                let event = names.event(connection, row)?;
+                self.bytes += event.size();
+                self.events.push(event);
             }
             in_order(column(0)?.unsigned_abs(), self.examined + 1)?;
             self.examined += 1;
@@ -200,18 +210,20 @@ impl PageInHand {
     ) -> Result<(), EventStoreError> {
         for position in self.merged_positions(&reader.connection, wanted, select, sources)? {
             let before = self.events.len();
-            reader.events(SELECT_ONE, [position], &mut self.events)?;
+            reader.events(SELECT_ONE, [position], usize::MAX, &mut self.events)?;
             let found = self.events.get(before);
+            self.bytes += found.map_or(0, RecordedEvent::size);
             let wanted = found.is_some_and(|event| filter.matches(event.stream_id(), event.event_type()));
             if !wanted || position.unsigned_abs() <= self.examined {
                 let what = format!("an index names the event at position {position}, which is missing or another one");
                 return Err(EventStoreError::corrupt(what));
             }
             self.examined = position.unsigned_abs();
+            if self.is_full() {
+                return Ok(());
+            }
         }
-        if self.events.len() < self.limit {
-            self.examined = self.last.position.get();
-        }
+        self.examined = self.last.position.get();
         Ok(())
     }
 
@@ -258,7 +270,7 @@ impl PageInHand {
             }
         };
         // Also true of a page that is not full but did not come to the end: the next one should be read at once.
-        let more = self.events.len() == self.limit || cursor.position < self.last.position;
+        let more = self.is_full() || cursor.position < self.last.position;
         Ok(Page { events: self.events, cursor: Some(cursor), more })
     }
 }

@@ -72,7 +72,7 @@ impl Reader {
             // `count` is at most `limit`, which is an usize.
             result.events.reserve(count as usize);
             for &(id, after) in &wanted {
-                reader.events_of_stream(id, after, -1, &mut result.events)?;
+                reader.events_of_stream(id, after, -1, usize::MAX, &mut result.events)?;
             }
             if result.events.len() as u64 != count {
                 let what = format!("{} events of the streams are there instead of {count}", result.events.len());
@@ -98,8 +98,8 @@ impl Reader {
         // Streams are never removed and only grow, so two reads one after the other do not contradict each other.
         let Some((id, _)) = stream::find(&self.connection, stream_id)? else { return Ok(StreamPage::default()) };
         let mut events = Vec::new();
-        self.events_of_stream(id, after, limit.get() as i64, &mut events)?;
-        Ok(StreamPage { more: events.len() == limit.get(), events })
+        let full = self.events_of_stream(id, after, limit.get() as i64, PageSize::FULL_BYTES, &mut events)?;
+        Ok(StreamPage { more: full || events.len() == limit.get(), events })
     }
 
     pub(crate) fn stream_version(&self, stream_id: &StreamId) -> Result<StreamVersion, EventStoreError> {
@@ -128,38 +128,48 @@ impl Reader {
         Err(EventStoreError::LogDiverged { position: cursor.position, expected: cursor.event_id, found })
     }
 
-    /// Adds up to `limit` events of a stream, all of them if it is negative. Their versions have no gaps.
+    /// Adds up to `limit` events of a stream, all of them if it is negative, until they are so many bytes. Their versions
+    /// have no gaps. Tells whether the bytes were reached.
     fn events_of_stream(
         &mut self,
         id: i64,
         after: StreamVersion,
         limit: i64,
+        full: usize,
         events: &mut Vec<RecordedEvent>,
-    ) -> Result<(), EventStoreError> {
+    ) -> Result<bool, EventStoreError> {
         let first = events.len();
-        self.events(SELECT_EVENTS_OF_STREAM, (id, after.get(), limit), events)?;
+        let full = self.events(SELECT_EVENTS_OF_STREAM, (id, after.get(), limit), full, events)?;
         let versions = events.iter().skip(first).map(|event| event.version().get());
         match versions.zip(after.get() + 1..).find(|(found, expected)| found != expected) {
             Some((found, expected)) => Err(EventStoreError::corrupt(format!(
                 "version {expected} of a stream: version {found} is there instead"
             ))),
-            None => Ok(()),
+            None => Ok(full),
         }
     }
 
-    /// Adds the events of a query that selects their columns.
+    /// Adds the events of a query that selects their columns, until they are so many bytes. Tells whether these were
+    /// reached.
     pub(crate) fn events(
         &mut self,
         select: &str,
         params: impl Params,
+        full: usize,
         events: &mut Vec<RecordedEvent>,
-    ) -> Result<(), EventStoreError> {
+    ) -> Result<bool, EventStoreError> {
+        let mut bytes = 0_usize;
         let Self { connection, names } = self;
         let mut select = connection.prepare_cached(select).map_err(store_error)?;
         let mut rows = select.query(params).map_err(store_error)?;
         while let Some(row) = rows.next().map_err(store_error)? {
-            events.push(names.event(connection, row)?);
+            let event = names.event(connection, row)?;
+            bytes = bytes.saturating_add(event.size());
+            events.push(event);
+            if bytes >= full {
+                return Ok(true);
+            }
         }
-        Ok(())
+        Ok(false)
     }
 }

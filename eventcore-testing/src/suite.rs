@@ -164,6 +164,7 @@ macro_rules! __for_each_case {
                 a_cursor_moves_over_unwanted_events
                 the_cursor_names_the_event_it_stands_at
                 the_page_at_the_end_is_empty_without_cursor
+                large_events_fill_a_page_early
                 a_position_between_events_is_a_place_to_begin
                 another_history_is_noticed
                 every_log_has_an_identity_of_its_own

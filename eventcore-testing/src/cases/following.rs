@@ -6,7 +6,7 @@ use crate::harness::OpenStore;
 use crate::violation::{ensure, ensure_eq, ensure_matches};
 use eventcore::{
     AppendedEvent, EventFilter, EventId, EventReader, EventStore, EventStoreError, ExpectedVersion, GlobalPosition,
-    LogCursor, PageSize, RecordedEvent, StreamPrefix,
+    LogCursor, PageSize, Payload, RecordedEvent, StreamPrefix,
 };
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -242,5 +242,49 @@ pub(crate) async fn an_append_before_the_wait_is_not_slept_over(env: &Environmen
     append(&store, &stream("a")?, ExpectedVersion::Any, 1).await?;
     let woken = tokio::time::timeout(Duration::from_secs(20), watch.changed()).await;
     ensure_matches!(woken, Ok(Ok(())), "a watch made before an append, waited on after it");
+    Ok(())
+}
+
+pub(crate) async fn large_events_fill_a_page_early(env: &Environment) -> Outcome {
+    let store = env.fresh().await?;
+    let name = stream("large-1")?;
+    let mut written = Vec::new();
+    for number in 0..12_u8 {
+        let large = event_with(HAPPENED, Payload::binary(vec![number; 900_000]))?;
+        written.push(large.id);
+        store.append(request(&[], vec![(&name, large)])?).await?;
+    }
+    let take = |page: &[RecordedEvent], more: bool, seen: &mut Vec<EventId>, how: &str| -> Outcome {
+        let before_the_last: usize = page.iter().rev().skip(1).map(RecordedEvent::size).sum();
+        ensure!(before_the_last < PageSize::FULL_BYTES, "{how}: a page went on at {before_the_last} bytes");
+        seen.extend(page.iter().map(RecordedEvent::id));
+        ensure!(more || seen.len() == written.len(), "{how}: a page that was cut does not say that there is more");
+        Ok(())
+    };
+    let filters = [
+        EventFilter::all(),
+        EventFilter::all().types([HAPPENED.parse()?]),
+        EventFilter::all().streams([name.clone()]),
+        EventFilter::all().stream_prefix(StreamPrefix::new("large-")?),
+    ];
+    let all = page_size(1_000)?;
+    for filter in filters {
+        let how = format!("{filter:?}");
+        let (mut seen, mut after) = (Vec::new(), None);
+        while seen.len() < written.len() {
+            let page = store.read_page(&filter, after, all).await?;
+            ensure!(page.cursor.is_some(), "{how}: {} of {} events, and no page after them", seen.len(), written.len());
+            take(&page.events, page.more, &mut seen, &how)?;
+            after = page.position();
+        }
+        ensure_eq!(seen, written, "{how}: events page by page");
+    }
+    let (mut seen, mut after) = (Vec::new(), version(0)?);
+    while seen.len() < written.len() {
+        let page = store.read_stream(&name, after, all).await?;
+        take(&page.events, page.more, &mut seen, "a stream")?;
+        after = page.events.last().map_or(after, RecordedEvent::version);
+    }
+    ensure_eq!(seen, written, "events of the stream page by page");
     Ok(())
 }

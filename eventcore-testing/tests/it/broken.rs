@@ -57,6 +57,8 @@ defects! {
     DropsOneOfAFullPage => dropped_events caught by followers_with_pages_of_seven_see_every_event_once;
     /// a page begins with the last event of the one before
     PagesOverlap => duplicates caught by the_cursor_names_the_event_it_stands_at;
+    /// pages are as large as their events
+    PagesOfAnySize => pages_of_any_size caught by large_events_fill_a_page_early;
     /// a page of a stream begins with the last event of the one before
     StreamPagesOverlap => duplicates_in_a_stream caught by a_stream_is_read_page_by_page;
     /// the events of a page come stream by stream

@@ -38,8 +38,7 @@ impl NewEvent {
     /// What counts towards the size limit of an event: payload and metadata, in bytes.
     #[must_use]
     pub fn size(&self) -> usize {
-        let metadata = if self.metadata.is_empty() { 0 } else { self.metadata.as_json().len() };
-        self.payload.bytes().len() + metadata
+        size(&self.payload, &self.metadata)
     }
 }
 
@@ -152,6 +151,12 @@ impl<P> RecordedEvent<P> {
 }
 
 impl RecordedEvent<Payload> {
+    /// What counts towards the size of an event and of a page: payload and metadata, in bytes.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        size(&self.payload, &self.header.metadata)
+    }
+
     /// The event as the user's type.
     ///
     /// # Errors
@@ -160,4 +165,8 @@ impl RecordedEvent<Payload> {
         let payload = E::decode(&self.header.event_type, self.header.schema_version, &self.payload)?;
         Ok(RecordedEvent { header: self.header, payload })
     }
+}
+
+fn size(payload: &Payload, metadata: &EventMetadata) -> usize {
+    payload.bytes().len() + if metadata.is_empty() { 0 } else { metadata.as_json().len() }
 }

@@ -78,7 +78,8 @@ fn check_page_size(value: &u32) -> Result<(), ValidationError> {
     check_range("PageSize", u64::from(*value), 1, 10_000)
 }
 
-/// How many events are read at once: 1 to 10,000, by default 1,000.
+/// How many events are read at once: 1 to 10,000, by default 1,000. Large events fill a page earlier, see
+/// [`PageSize::FULL_BYTES`].
 #[nutype(
     validate(with = check_page_size, error = ValidationError),
     default = 1_000,
@@ -87,6 +88,10 @@ fn check_page_size(value: &u32) -> Result<(), ValidationError> {
 pub struct PageSize(u32);
 
 impl PageSize {
+    /// How many bytes of payloads and metadata make a page full, however few events they are: 8 MiB. A page has at least
+    /// one event, and the last one may go beyond.
+    pub const FULL_BYTES: usize = 8 << 20;
+
     /// The size as a number of events.
     #[must_use]
     pub fn get(self) -> usize {
@@ -102,7 +107,7 @@ pub struct Page {
     /// How far the page looked: the last event that it examined, whether the filter wants that one or not. The next
     /// page begins after it. `None` if nothing lies behind the position asked for.
     pub cursor: Option<LogCursor>,
-    /// Whether the page is full, so that the next one should be read at once.
+    /// Whether the page is full, in events or in bytes, so that the next one should be read at once.
     pub more: bool,
 }
 
@@ -119,6 +124,6 @@ impl Page {
 pub struct StreamPage {
     /// The events in order of their versions.
     pub events: Vec<RecordedEvent>,
-    /// Whether the page is full, so that there may be more.
+    /// Whether the page is full, in events or in bytes, so that there may be more.
     pub more: bool,
 }

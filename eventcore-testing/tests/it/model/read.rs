@@ -26,8 +26,7 @@ impl EventReader for ModelStore {
         };
         let log: Vec<_> = state.events.iter().filter(behind).collect();
         let wanted = log.iter().filter(|event| self.wants(filter, event)).copied();
-        let mut events: Vec<_> = wanted.take(limit.get()).cloned().collect();
-        let full = events.len() == limit.get();
+        let (mut events, full) = self.fill(wanted, limit);
         let examined = match self.shared.defect {
             Some(Defect::CursorRunsAhead) => log.last().copied(),
             Some(Defect::CursorOnlyAtWanted) => events.last(),
@@ -58,8 +57,8 @@ impl EventReader for ModelStore {
         let state = self.open()?;
         let skipped = if self.has(Defect::StreamPagesOverlap) { after.get().saturating_sub(1) } else { after.get() };
         let events = self.events_of(&state, stream_id).filter(|event| event.version().get() > skipped);
-        let events: Vec<_> = events.take(limit.get()).cloned().collect();
-        Ok(StreamPage { more: events.len() == limit.get(), events })
+        let (events, more) = self.fill(events, limit);
+        Ok(StreamPage { events, more })
     }
 
     async fn verify_cursor(&self, cursor: &LogCursor) -> Result<(), EventStoreError> {
@@ -124,6 +123,19 @@ impl ModelStore {
         read.events.extend(stream().filter(|event| event.version() > wanted.after).cloned());
         read.versions.push(version(stream().count() as u64)?);
         Ok(())
+    }
+
+    /// As many as a page holds, and whether it is full.
+    fn fill<'s>(&self, wanted: impl Iterator<Item = &'s RecordedEvent>, limit: PageSize) -> (Vec<RecordedEvent>, bool) {
+        let mut bytes = 0;
+        let fits = |event: &&RecordedEvent| {
+            let fits = bytes < PageSize::FULL_BYTES || self.has(Defect::PagesOfAnySize);
+            bytes += event.size();
+            fits
+        };
+        let events: Vec<_> = wanted.take(limit.get()).take_while(fits).cloned().collect();
+        let full = events.len() == limit.get() || (bytes >= PageSize::FULL_BYTES && !self.has(Defect::PagesOfAnySize));
+        (events, full)
     }
 
     fn events_of<'s>(
