@@ -1,0 +1,111 @@
+//! What a measurement came to.
+
+use crate::resources::Cost;
+use crate::timing::Timed;
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+/// What was measured.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Case {
+    pub(crate) workload: &'static str,
+    pub(crate) what: String,
+    pub(crate) concurrency: usize,
+}
+
+/// One run of one case.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Outcome {
+    #[serde(flatten)]
+    pub(crate) case: Case,
+    pub(crate) run: u32,
+    pub(crate) operations: u64,
+    /// Commands that gave up after all their attempts.
+    pub(crate) failed: u64,
+    pub(crate) seconds: f64,
+    pub(crate) per_second: f64,
+    pub(crate) latency: Option<Percentiles>,
+    /// Operations per commit.
+    pub(crate) group: Option<f64>,
+    pub(crate) client_cpu_seconds: Option<f64>,
+    pub(crate) server_cpu_seconds: Option<f64>,
+    pub(crate) peak_rss_bytes: Option<u64>,
+    pub(crate) limit: Option<Limit>,
+    /// Throughput to the limit's: 1 is as fast. Of latencies: the median to the limit's, 1 is as fast, 2 takes twice as long.
+    pub(crate) ratio: Option<f64>,
+    /// The 99th percentile to the limit's.
+    pub(crate) ratio_p99: Option<f64>,
+}
+
+/// What hand-written code did.
+#[derive(Debug, Clone, Copy, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Limit {
+    PerSecond(f64),
+    Latency(Percentiles),
+}
+
+/// Latencies in microseconds.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(crate) struct Percentiles {
+    pub(crate) p50: f64,
+    pub(crate) p99: f64,
+    pub(crate) p999: f64,
+}
+
+impl Percentiles {
+    pub(crate) fn of(nanoseconds: &Histogram<u64>) -> Option<Self> {
+        let at = |quantile| nanoseconds.value_at_quantile(quantile) as f64 / 1_000.0;
+        (!nanoseconds.is_empty()).then(|| Self { p50: at(0.5), p99: at(0.99), p999: at(0.999) })
+    }
+}
+
+impl Outcome {
+    pub(crate) fn new(case: Case, timed: &Timed, cost: Cost) -> Self {
+        Self {
+            case,
+            run: 0,
+            operations: timed.done,
+            failed: timed.gave_up,
+            seconds: timed.elapsed.as_secs_f64(),
+            per_second: timed.per_second(),
+            latency: Percentiles::of(&timed.latency),
+            group: None,
+            client_cpu_seconds: cost.client_cpu,
+            server_cpu_seconds: cost.server_cpu,
+            peak_rss_bytes: cost.peak_rss,
+            limit: None,
+            ratio: None,
+            ratio_p99: None,
+        }
+    }
+
+    pub(crate) fn group(mut self, commits: u64) -> Self {
+        self.group = (commits > 0).then(|| self.operations as f64 / commits as f64);
+        self
+    }
+
+    pub(crate) fn against(mut self, limit: Option<Limit>) -> Self {
+        match (limit, self.latency) {
+            (Some(Limit::PerSecond(limit)), _) => self.ratio = Some(self.per_second / limit),
+            (Some(Limit::Latency(limit)), Some(own)) => {
+                self.ratio = Some(own.p50 / limit.p50);
+                self.ratio_p99 = Some(own.p99 / limit.p99);
+            }
+            _ => {}
+        }
+        self.limit = limit;
+        self
+    }
+}
+
+/// The run in the middle, by throughput or, of latencies, by median latency.
+pub(crate) fn median<'a>(runs: &[&'a Outcome]) -> Option<&'a Outcome> {
+    let mut runs = runs.to_vec();
+    let key = |outcome: &Outcome| match (outcome.limit, outcome.latency) {
+        (Some(Limit::Latency(_)), Some(latency)) => latency.p50,
+        _ => outcome.per_second,
+    };
+    runs.sort_by(|a, b| key(a).total_cmp(&key(b)));
+    runs.get(runs.len().saturating_sub(1) / 2).copied()
+}

@@ -1,0 +1,58 @@
+//! W1: deposits into 10,000 accounts, each a command that reads one stream, decides and appends one event.
+
+use super::call;
+use crate::Failure;
+use crate::domain::{Account, Deposit};
+use crate::lab::Lab;
+use crate::outcome::{Case, Limit, Outcome};
+use crate::raw::Insert;
+use crate::resources::Cost;
+use crate::timing::{Timed, closed_loop};
+use eventcore::CommandExecutor;
+use std::time::Duration;
+
+const ACCOUNTS: u32 = 10_000;
+/// A store is replaced after so many deposits for each account: folding ever longer streams is another workload.
+const DEPTH: u32 = 10;
+
+pub(crate) async fn run(lab: &Lab, done: &mut dyn FnMut(Outcome)) -> Result<(), Failure> {
+    for callers in lab.concurrency.iter().map(|callers| callers.get()) {
+        let case = Case { workload: "W1", what: "deposits, 10,000 accounts".into(), concurrency: callers };
+        let (timed, cost, commits) = measure(lab, callers).await?;
+        lab.stage(format!("W1 limit, {callers} rows at once"))?;
+        let limit = lab.raw_inserts(ACCOUNTS, callers, Insert::Conditional).await?;
+        done(Outcome::new(case, &timed, cost).group(commits).against(Some(Limit::PerSecond(limit))));
+    }
+    Ok(())
+}
+
+async fn measure(lab: &Lab, callers: usize) -> Result<(Timed, Cost, u64), Failure> {
+    let mut total = Timed::new()?;
+    let mut cost = Cost::default();
+    let mut commits = 0;
+    while total.elapsed < lab.time {
+        lab.stage(format!("W1, {callers} callers"))?;
+        let store = lab.place.fresh().await?;
+        let executor = CommandExecutor::new(store.clone());
+        let until = lab.until(left(lab.time, total.elapsed), u64::from(ACCOUNTS * DEPTH));
+        let before = lab.meter.start();
+        let timed =
+            closed_loop(callers, &until, move |_| {
+                let executor = executor.clone();
+                async move {
+                    call(executor.execute(Deposit { account: Account(fastrand::u32(..ACCOUNTS)), amount: 1 }).await)
+                }
+            })
+            .await?;
+        cost.add(lab.meter.spent(before));
+        total.then(&timed)?;
+        commits += lab.verify(&store, None, timed.done, i64::try_from(timed.done)?).await?;
+        store.close().await?;
+    }
+    Ok((total, cost, commits))
+}
+
+/// What is left of a measurement's time; never so little that nothing can be measured.
+pub(super) fn left(time: Duration, elapsed: Duration) -> Duration {
+    time.saturating_sub(elapsed).max(time / 20)
+}
