@@ -1,22 +1,28 @@
 //! The driver of the decision machine: performs its effects.
 
 use super::machine::{DecisionStep, Entropy, decide};
+use super::queues::StreamQueues;
 use super::{CommandContext, CommandError, CommandLogic, ExecutionOutcome, RetryPolicy};
 use crate::{EventId, EventStore};
+use std::sync::Arc;
 use tracing::Instrument;
 
-/// Executes commands against one store with one retry policy. Share it or clone it; it holds no state of its own.
+/// Executes commands against one store with one retry policy. Share it or clone it.
+///
+/// Commands of one executor and its clones that were in each other's way on a stream queue up for it, first come, first
+/// served, until nobody is left in the queue: on a hot stream they do not decide in vain again and again.
 #[derive(Debug, Clone)]
 pub struct CommandExecutor<S> {
     store: S,
     retry: RetryPolicy,
+    queues: Arc<StreamQueues>,
 }
 
 impl<S: EventStore> CommandExecutor<S> {
     /// An executor with the default retry policy. `store` is an adapter, a reference or an `Arc` of one.
     #[must_use]
     pub fn new(store: S) -> Self {
-        Self { store, retry: RetryPolicy::default() }
+        Self { store, retry: RetryPolicy::default(), queues: Arc::default() }
     }
 
     /// Sets how often and how soon conflicts and an unavailable store are tried again.
@@ -52,7 +58,7 @@ impl<S: EventStore> CommandExecutor<S> {
         context: CommandContext,
         command: C,
     ) -> Result<ExecutionOutcome, CommandError<C::Error>> {
-        drive(&self.store, context, self.retry, command).await
+        drive(&self.store, &self.queues, context, self.retry, command).await
     }
 }
 
@@ -65,11 +71,12 @@ pub async fn execute<C: CommandLogic, S: EventStore + ?Sized>(
     store: &S,
     command: C,
 ) -> Result<ExecutionOutcome, CommandError<C::Error>> {
-    drive(store, CommandContext::new(), RetryPolicy::default(), command).await
+    drive(store, &StreamQueues::default(), CommandContext::new(), RetryPolicy::default(), command).await
 }
 
 async fn drive<C: CommandLogic, S: EventStore + ?Sized>(
     store: &S,
+    queues: &StreamQueues,
     context: CommandContext,
     retry: RetryPolicy,
     command: C,
@@ -79,10 +86,17 @@ async fn drive<C: CommandLogic, S: EventStore + ?Sized>(
     async {
         let mut entropy = SystemEntropy;
         let mut step = decide(command, context, retry);
+        let mut turn = None;
+        let mut contended = None;
         loop {
             step = match step {
                 DecisionStep::Read(reading) => {
-                    let read = store.read_streams(reading.request()).await;
+                    let request = reading.request();
+                    // Nobody may hold a turn while he queues up for another one.
+                    drop(turn.take());
+                    let streams = request.streams().iter().map(|stream| &stream.stream_id);
+                    turn = Some(queues.turn(streams, contended.as_ref()).await);
+                    let read = store.read_streams(request).await;
                     reading.read(read, &mut entropy)
                 }
                 DecisionStep::Append(appending) => {
@@ -90,6 +104,8 @@ async fn drive<C: CommandLogic, S: EventStore + ?Sized>(
                     appending.appended(appended, &mut entropy)
                 }
                 DecisionStep::Wait(waiting) => {
+                    drop(turn.take());
+                    contended = waiting.contended().cloned().or(contended);
                     tracing::debug!(delay = ?waiting.delay(), "trying again");
                     tokio::time::sleep(waiting.delay()).await;
                     waiting.waited()

@@ -178,7 +178,7 @@ impl<C: CommandLogic> Run<C> {
             return DecisionStep::Done(Err(CommandError::Conflict { stream, attempts, source: conflict }));
         }
         let delay = self.retry.delay(attempts, entropy.jitter());
-        DecisionStep::Wait(Waiting { delay, then: Box::new(self.attempt()) })
+        DecisionStep::Wait(Waiting { delay, contended: Some(conflict.stream_id), then: Box::new(self.attempt()) })
     }
 
     /// After a fault: does `again`, unless that was the last attempt.
@@ -193,7 +193,7 @@ impl<C: CommandLogic> Run<C> {
             return DecisionStep::Done(Err(error.into()));
         }
         let delay = self.retry.delay(self.faults, entropy.jitter());
-        DecisionStep::Wait(Waiting { delay, then: Box::new(again(self)) })
+        DecisionStep::Wait(Waiting { delay, contended: None, then: Box::new(again(self)) })
     }
 }
 
@@ -342,6 +342,7 @@ impl<C: CommandLogic> Run<C> {
 /// A pause is needed before the next step.
 pub struct Waiting<C: CommandLogic> {
     delay: Duration,
+    contended: Option<StreamId>,
     then: Box<DecisionStep<C>>,
 }
 
@@ -350,6 +351,12 @@ impl<C: CommandLogic> Waiting<C> {
     #[must_use]
     pub const fn delay(&self) -> Duration {
         self.delay
+    }
+
+    /// The stream on which somebody else was faster, if that is why to wait.
+    #[must_use]
+    pub const fn contended(&self) -> Option<&StreamId> {
+        self.contended.as_ref()
     }
 
     /// Goes on after the pause.

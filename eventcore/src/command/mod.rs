@@ -6,6 +6,7 @@ mod executor;
 mod machine;
 mod new_events;
 mod outcome;
+mod queues;
 mod retry;
 mod streams;
 mod traits;

@@ -7,6 +7,7 @@ mod decision_machine;
 mod derive_command;
 mod derive_event;
 mod feed;
+mod hot_streams;
 mod manager;
 mod projection_machine;
 mod projection_progress;
