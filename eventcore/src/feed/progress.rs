@@ -115,6 +115,13 @@ impl Progress {
         if reached { Ok(()) } else { Err(FollowerEnded) }
     }
 
+    /// Returns when the follower does something else than now; `false` if it ended instead.
+    pub(crate) fn activity_changes(&self) -> impl Future<Output = bool> + Send + 'static + use<> {
+        let mut state = self.0.subscribe();
+        let now = state.borrow().activity;
+        async move { state.wait_for(|state| state.ended || state.activity != now).await.is_ok_and(|state| !state.ended) }
+    }
+
     /// Returns when the follower is done with `position` and everything before it.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! One projection of a manager: runs, fails, is started again.
 
 use super::shared::Shared;
+use super::switch::Switch;
 use super::{LiveConfig, ManagerError, ProjectionState};
 use crate::{
     Activity, EventReader, EventStore, Progress, ProjectionContext, ProjectionName, Projector, ProjectorCoordinator,
@@ -21,8 +22,7 @@ pub(super) struct Follower {
     record: Mutex<Record>,
     /// Counts the changes of the record, for those who wait.
     changes: watch::Sender<u64>,
-    /// Open unless the projection is paused.
-    gate: watch::Sender<bool>,
+    switch: Switch,
     restarts: AtomicU32,
 }
 
@@ -33,16 +33,24 @@ struct Record {
     progress: Progress,
     last_error: Option<SharedError>,
     started: Option<Instant>,
-    stop: CancellationToken,
-    /// The read model is to be made anew.
-    rebuild: bool,
+}
+
+impl Record {
+    /// Enters a phase that a new run follows.
+    fn renew(&mut self, phase: Phase) {
+        self.progress = Progress::default();
+        self.phase = phase;
+    }
 }
 
 #[derive(Debug, Clone)]
 enum Phase {
     Stopped,
     Starting,
-    Running,
+    Running {
+        /// The run before failed; this one has still to show that it fares better.
+        again: bool,
+    },
     Restarting,
     Failed(SharedError),
 }
@@ -145,39 +153,46 @@ impl Follower {
             progress: Progress::default(),
             last_error: None,
             started: None,
-            stop: CancellationToken::new(),
-            rebuild: false,
         };
         Self {
             name,
+            switch: Switch::new(runner.stops_when_paused()),
             runner,
             record: Mutex::new(record),
             changes: watch::Sender::new(0),
-            gate: watch::Sender::new(true),
             restarts: AtomicU32::new(0),
         }
     }
 
-    pub(super) fn is_paused(&self) -> bool {
-        !*self.gate.borrow()
-    }
-
     pub(super) fn pause(&self) {
-        self.gate.send_replace(false);
-        if self.runner.stops_when_paused() {
-            lock(&self.record).stop.cancel();
-        }
+        self.switch.pause();
+        self.changed();
     }
 
     pub(super) fn resume(&self) {
-        self.gate.send_replace(true);
+        self.switch.resume();
+        self.changed();
     }
 
     /// Ends the run that is under way; the supervisor begins another one.
-    pub(super) fn rebuild(&self) {
-        lock(&self.record).rebuild = true;
-        self.renew(Phase::Starting);
-        lock(&self.record).stop.cancel();
+    ///
+    /// # Errors
+    /// [`ManagerError::Failed`] if it has failed for good, [`ManagerError::NotLive`] if it was stopped.
+    pub(super) fn rebuild(&self) -> Result<(), ManagerError> {
+        {
+            let mut record = lock(&self.record);
+            match &record.phase {
+                Phase::Failed(source) => {
+                    return Err(ManagerError::Failed { name: self.name.clone(), source: source.clone() });
+                }
+                Phase::Stopped => return Err(ManagerError::NotLive),
+                Phase::Starting | Phase::Running { .. } | Phase::Restarting => {}
+            }
+            record.renew(Phase::Starting);
+            self.switch.end_run();
+        }
+        self.changed();
+        Ok(())
     }
 
     /// A run is about to begin.
@@ -191,12 +206,16 @@ impl Follower {
 
     /// Enters a phase that a new run follows.
     fn renew(&self, phase: Phase) {
-        lock(&self.record).progress = Progress::default();
-        self.enter(phase);
+        lock(&self.record).renew(phase);
+        self.changed();
     }
 
     fn enter(&self, phase: Phase) {
         lock(&self.record).phase = phase;
+        self.changed();
+    }
+
+    fn changed(&self) {
         self.changes.send_modify(|changes| *changes = changes.wrapping_add(1));
     }
 
@@ -213,7 +232,7 @@ impl Follower {
             match lock(&self.record).phase.clone() {
                 Phase::Failed(source) => return Err(ManagerError::Failed { name: self.name.clone(), source }),
                 Phase::Stopped => return Err(ManagerError::NotLive),
-                Phase::Starting | Phase::Running | Phase::Restarting => {}
+                Phase::Starting | Phase::Running { .. } | Phase::Restarting => {}
             }
             let this_run = async {
                 if !reached(self.progress()).await {
@@ -230,16 +249,40 @@ impl Follower {
     }
 
     pub(super) fn state(&self) -> ProjectionState {
-        let phase = lock(&self.record).phase.clone();
-        match (phase, self.progress().activity()) {
+        let (phase, progress) = {
+            let record = lock(&self.record);
+            (record.phase.clone(), record.progress.clone())
+        };
+        match (phase, progress.activity()) {
             (Phase::Failed(error), _) => ProjectionState::Failed(error),
             (Phase::Stopped, _) => ProjectionState::Stopped,
             (Phase::Restarting, _) => ProjectionState::Reconnecting,
-            (Phase::Running, _) if self.is_paused() => ProjectionState::Paused,
-            (Phase::Running, Activity::Standby) => ProjectionState::Standby,
-            (Phase::Running, Activity::Live) => ProjectionState::Live,
-            (Phase::Running, Activity::Reconnecting) => ProjectionState::Reconnecting,
-            (Phase::Starting | Phase::Running, _) => ProjectionState::CatchingUp,
+            (Phase::Starting | Phase::Running { .. }, _) if self.switch.is_paused() => ProjectionState::Paused,
+            (Phase::Running { again: true }, Activity::Idle) => ProjectionState::Reconnecting,
+            (Phase::Running { .. }, Activity::Standby) => ProjectionState::Standby,
+            (Phase::Running { .. }, Activity::Live) => ProjectionState::Live,
+            (Phase::Running { .. }, Activity::Reconnecting) => ProjectionState::Reconnecting,
+            (Phase::Starting | Phase::Running { .. }, _) => ProjectionState::CatchingUp,
+        }
+    }
+
+    /// Returns when [`state`](Self::state) may be another one.
+    pub(super) fn state_changes(&self) -> impl Future<Output = ()> + Send + 'static + use<> {
+        // Subscribed here, so that nothing is missed between a look at the state and the first poll.
+        let mut changes = self.changes.subscribe();
+        let activity = self.progress().activity_changes();
+        async move {
+            let activity = async {
+                if !activity.await {
+                    // The run ended, and the phase is about to change.
+                    std::future::pending::<()>().await;
+                }
+            };
+            tokio::select! {
+                // An error means that the manager is gone, and everything with it.
+                _ = changes.changed() => {}
+                () = activity => {}
+            }
         }
     }
 
@@ -272,28 +315,25 @@ impl Follower {
     ) -> Result<(), ManagerError> {
         let mut failures = 0;
         while !stop.is_cancelled() {
-            let mut gate = self.gate.subscribe();
-            if self.runner.stops_when_paused() {
-                tokio::select! {
-                    _ = gate.wait_for(|open| *open) => {}
-                    () = stop.cancelled() => break,
-                }
+            tokio::select! {
+                () = self.switch.may_begin() => {}
+                () = stop.cancelled() => break,
             }
-            let (result, caught_up) = self.run_once(config, &stop).await;
+            let run = self.switch.begin_run(&stop);
+            let (result, caught_up) = self.run_once(config, run.clone(), failures > 0).await;
             if caught_up {
                 failures = 0;
             }
             if stop.is_cancelled() && result.is_ok() {
                 break;
             }
-            let rebuild = std::mem::take(&mut lock(&self.record).rebuild);
             match result {
-                Ok(()) if rebuild => continue,
-                Ok(()) if self.is_paused() => {
-                    self.renew(Phase::Running);
+                // Told to: it was paused, or its read model is to be made anew.
+                Ok(()) if run.is_cancelled() => {
+                    self.renew(Phase::Starting);
                     continue;
                 }
-                // The run ended without being told to: the feed came to an end.
+                // The run ended by itself: the feed came to an end.
                 Ok(()) => {}
                 Err(failure) => {
                     let error = failure.error;
@@ -318,18 +358,20 @@ impl Follower {
     }
 
     /// One run on a task of its own, so that a panic of the projector ends only this run. Also tells whether it caught up.
-    async fn run_once(&self, config: LiveConfig, stop: &CancellationToken) -> (Result<(), Failure>, bool) {
-        let run_stop = stop.child_token();
+    async fn run_once(
+        &self,
+        config: LiveConfig,
+        stop: CancellationToken,
+        again: bool,
+    ) -> (Result<(), Failure>, bool) {
         let progress = {
             let mut record = lock(&self.record);
             record.started = Some(Instant::now());
-            record.stop = run_stop.clone();
-            // Asked for before the run began: it is what is about to be done.
-            record.rebuild = false;
+            record.phase = Phase::Running { again };
             record.progress.clone()
         };
-        self.enter(Phase::Running);
-        let session = Session { config, progress: progress.clone(), stop: run_stop, gate: self.gate.subscribe() };
+        self.changed();
+        let session = Session { config, progress: progress.clone(), stop, gate: self.switch.gate() };
         let runner = Arc::clone(&self.runner);
         let result = match tokio::spawn(async move { runner.run(session).await }).await {
             Ok(result) => result,

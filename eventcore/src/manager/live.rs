@@ -3,7 +3,11 @@
 use super::follower::{Follower, lock};
 use super::{LiveConfig, ManagerError, ProjectionState};
 use crate::{Activity, GlobalPosition, SharedError};
+use std::fmt;
+use std::future::poll_fn;
+use std::mem::{Discriminant, discriminant};
 use std::sync::{Arc, Mutex};
+use std::task::Poll;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -27,6 +31,49 @@ pub enum LiveState {
 #[derive(Clone)]
 pub struct LiveHandle {
     running: Arc<Running>,
+}
+
+/// The states of live projections, one after the other. See [`LiveHandle::states`].
+pub struct LiveStates {
+    running: Arc<Running>,
+    shown: Option<Discriminant<LiveState>>,
+}
+
+impl LiveStates {
+    /// The state at once, and then whenever it is another one; several changes between two calls are shown as one. `None`
+    /// when the projections have ended and that was shown. Cancelling the call loses nothing.
+    pub async fn next(&mut self) -> Option<LiveState> {
+        loop {
+            // Asked for before the look at the state, so that no change in between is slept over.
+            let mut changes: Vec<_> =
+                self.running.followers.iter().map(|follower| Box::pin(follower.state_changes())).collect();
+            let mut ended = self.running.ended.clone();
+            let has_ended = *ended.borrow_and_update();
+            let state = self.running.state();
+            if self.shown != Some(discriminant(&state)) {
+                self.shown = Some(discriminant(&state));
+                return Some(state);
+            }
+            if has_ended {
+                return None;
+            }
+            let any = poll_fn(|context| match changes.iter_mut().any(|change| change.as_mut().poll(context).is_ready()) {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            });
+            tokio::select! {
+                // An error means that the task is gone, and with it all runs.
+                _ = ended.changed() => {}
+                () = any => {}
+            }
+        }
+    }
+}
+
+impl fmt::Debug for LiveStates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LiveStates").finish_non_exhaustive()
+    }
 }
 
 /// One start of all projections, until they are shut down.
@@ -64,21 +111,13 @@ impl Running {
     pub(super) fn has_ended(&self) -> bool {
         *self.ended.borrow()
     }
-}
 
-impl LiveHandle {
-    pub(super) const fn new(running: Arc<Running>) -> Self {
-        Self { running }
-    }
-
-    /// How the projections are doing, all together.
-    #[must_use]
-    pub fn state(&self) -> LiveState {
-        if self.running.has_ended() {
-            let failed = lock(&self.running.first_error).clone();
+    fn state(&self) -> LiveState {
+        if self.has_ended() {
+            let failed = lock(&self.first_error).clone();
             return failed.map_or(LiveState::Stopped, |error| LiveState::Failed(SharedError::new(error)));
         }
-        let states: Vec<_> = self.running.followers.iter().map(|follower| follower.state()).collect();
+        let states: Vec<_> = self.followers.iter().map(|follower| follower.state()).collect();
         let failed = states.iter().find_map(|state| match state {
             ProjectionState::Failed(error) => Some(LiveState::Failed(error.clone())),
             _ => None,
@@ -93,6 +132,53 @@ impl LiveHandle {
                 LiveState::Live
             }
         })
+    }
+}
+
+impl LiveHandle {
+    pub(super) const fn new(running: Arc<Running>) -> Self {
+        Self { running }
+    }
+
+    /// How the projections are doing, all together. An adapter may try for a while by itself before it says that the store
+    /// cannot be reached; see its configuration.
+    #[must_use]
+    pub fn state(&self) -> LiveState {
+        self.running.state()
+    }
+
+    /// Shows the state, and then every other one that follows: for health checks and displays.
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+    /// # use eventcore::{Event, InMemory, LiveState, ProjectionManager, Projector, RecordedEvent};
+    /// # use serde::{Deserialize, Serialize};
+    /// # #[derive(Serialize, Deserialize, Event)]
+    /// # #[event(namespace = "bank")]
+    /// # enum BankEvent { Deposited { cents: u64 } }
+    /// # #[derive(Clone, Default)]
+    /// # struct Total(u64);
+    /// # impl Projector for Total {
+    /// #     type Event = BankEvent;
+    /// #     type Error = std::convert::Infallible;
+    /// #     type Context = InMemory;
+    /// #     fn name(&self) -> &str { "total" }
+    /// #     async fn apply(&mut self, _: &RecordedEvent<BankEvent>, _: &mut InMemory) -> Result<(), Self::Error> { Ok(()) }
+    /// # }
+    /// # let store = eventcore_memory::MemoryEventStore::new();
+    /// # let manager = ProjectionManager::builder(store.clone()).register(Total::default)?.build();
+    /// let live = manager.start_live()?;
+    /// let mut states = live.states();
+    /// tokio::spawn(async move { live.shutdown().await });
+    /// while let Some(state) = states.next().await {
+    ///     println!("{state:?}");
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// ```
+    #[must_use]
+    pub fn states(&self) -> LiveStates {
+        LiveStates { running: Arc::clone(&self.running), shown: None }
     }
 
     /// Whether all projections have seen everything there was. It goes back to `false` when one falls behind, or when the

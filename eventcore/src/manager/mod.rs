@@ -7,9 +7,10 @@ mod live;
 mod registry;
 mod shared;
 mod status;
+mod switch;
 
 pub use config::{LiveConfig, MaxRestarts};
 pub use error::ManagerError;
-pub use live::{LiveHandle, LiveState};
+pub use live::{LiveHandle, LiveState, LiveStates};
 pub use registry::{ProjectionManager, ProjectionManagerBuilder};
 pub use status::{ProjectionState, ProjectionStatus};

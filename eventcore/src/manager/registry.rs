@@ -175,14 +175,14 @@ where
     /// run.
     ///
     /// # Errors
-    /// [`ManagerError::Unknown`] if no `P` is registered, [`ManagerError::NotLive`] if the projections do not run.
+    /// [`ManagerError::Unknown`] if no `P` is registered, [`ManagerError::NotLive`] if the projections do not run,
+    /// [`ManagerError::Failed`] if it has failed for good.
     pub fn rebuild<P: Projector<Context = InMemory> + 'static>(&self) -> Result<(), ManagerError> {
         let follower = self.follower_of::<P>()?;
         if !self.is_running() {
             return Err(ManagerError::NotLive);
         }
-        follower.rebuild();
-        Ok(())
+        follower.rebuild()
     }
 
     /// A copy of the read model as it is, without any I/O, if the projections are live and it has caught up once. Otherwise

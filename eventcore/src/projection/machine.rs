@@ -66,6 +66,8 @@ enum Phase {
     Resuming,
     Probing(Option<LogCursor>),
     Verifying(LogCursor),
+    /// The store failed while the log was read: whoever answers now may be another server.
+    Reverifying,
     Heading,
     Reading,
     Beginning,
@@ -80,6 +82,8 @@ enum Phase {
 /// Where to go on after a pause.
 #[derive(Debug, Clone, Copy)]
 enum After {
+    /// Another instance leads.
+    Standby,
     Acquire,
     Resume,
     Head,
@@ -179,6 +183,11 @@ impl<X> ProjectionMachine<X> {
             (Phase::Probing(_), Input::Probed(Err(fault))) => self.fault(fault, After::Resume),
             (Phase::Verifying(cursor), Input::Done(Ok(()))) => self.start_from(Some(cursor), stop),
             (Phase::Verifying(_), Input::Done(Err(fault))) => self.fault(fault, After::Resume),
+            (Phase::Reverifying, Input::Done(Ok(()))) => {
+                self.activity = Activity::CatchingUp;
+                self.read(stop)
+            }
+            (Phase::Reverifying, Input::Done(Err(fault))) => self.fault(fault, After::Read),
             (Phase::Heading, Input::Head(Ok(head))) => {
                 self.target = head;
                 if head.is_none() || self.has_reached_target() { self.finish() } else { self.read(stop) }
@@ -216,10 +225,10 @@ impl<X> ProjectionMachine<X> {
                 self.enter(Phase::Beginning, Effect::Begin)
             }
             (Phase::Waiting, Input::Waited) => self.read(stop),
-            (Phase::Pausing(After::Acquire), Input::Waited) => self.acquire(stop),
+            (Phase::Pausing(After::Standby | After::Acquire), Input::Waited) => self.acquire(stop),
             (Phase::Pausing(After::Resume), Input::Waited) => self.resume(stop),
             (Phase::Pausing(After::Head), Input::Waited) => self.head(stop),
-            (Phase::Pausing(After::Read), Input::Waited) => self.read(stop),
+            (Phase::Pausing(After::Read), Input::Waited) => self.reverify(stop),
             (Phase::Pausing(After::Page), Input::Waited) => self.go_on(stop),
             _ => Effect::Finish(Err(Stop::OutOfStep)),
         }
@@ -287,6 +296,8 @@ impl<X> ProjectionMachine<X> {
 
     fn start_from(&mut self, cursor: Option<LogCursor>, stop: bool) -> Effect<X> {
         self.recovered();
+        // Only now has the store answered.
+        self.activity = Activity::CatchingUp;
         self.cursor = cursor;
         self.saved = cursor;
         (self.saved_at, self.pages) = (self.now, 0);
@@ -306,6 +317,14 @@ impl<X> ProjectionMachine<X> {
         }
         let after = self.cursor.map(|cursor| cursor.position);
         self.enter(Phase::Reading, Effect::Read { after })
+    }
+
+    /// Reads on after the store failed, if the log is still the same.
+    fn reverify(&mut self, stop: bool) -> Effect<X> {
+        match self.cursor {
+            Some(cursor) if !stop => self.enter(Phase::Reverifying, Effect::Verify(cursor)),
+            _ => self.read(stop),
+        }
     }
 
     /// Takes a page; a batch leaves out what lies behind its target.
@@ -491,7 +510,7 @@ impl<X> ProjectionMachine<X> {
     fn fault(&mut self, fault: Fault<X>, after: After) -> Effect<X> {
         match fault {
             Fault::Busy(_) if self.rules.wait_for_leadership => {
-                self.enter(Phase::Pausing(After::Acquire), Effect::Pause(self.rules.poll_interval))
+                self.enter(Phase::Pausing(After::Standby), Effect::Pause(self.rules.poll_interval))
             }
             Fault::Fenced(error) => self.step_down(Stop::Failed(error)),
             Fault::Transient(error) => {
@@ -524,10 +543,11 @@ impl<X> ProjectionMachine<X> {
 
     fn enter(&mut self, phase: Phase, effect: Effect<X>) -> Effect<X> {
         self.activity = match (&phase, self.activity) {
-            (Phase::Pausing(After::Acquire) | Phase::SteppingDown, _) => Activity::Standby,
-            (Phase::Pausing(After::Resume | After::Head | After::Read), _) => Activity::Reconnecting,
+            (Phase::Pausing(After::Standby), _) => Activity::Standby,
+            (Phase::Pausing(After::Acquire | After::Resume | After::Head | After::Read), _)
+            // A leadership that is no longer sure: whether another instance leads turns out when it is asked for again.
+            | (Phase::SteppingDown, _) => Activity::Reconnecting,
             (Phase::Waiting, _) => Activity::Live,
-            (Phase::Resuming, _) => Activity::CatchingUp,
             (Phase::Applying(_), Activity::Live) if !self.page.more => Activity::Live,
             (Phase::Applying(_), _) => Activity::CatchingUp,
             (_, unchanged) => unchanged,

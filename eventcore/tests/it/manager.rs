@@ -90,6 +90,27 @@ impl Projector for Other {
     }
 }
 
+/// A projection with a stored checkpoint.
+struct Durable;
+
+fn durable() -> Durable {
+    Durable
+}
+
+impl Projector for Durable {
+    type Event = Happened;
+    type Error = OnPurpose;
+    type Context = ();
+
+    fn name(&self) -> &str {
+        "durable"
+    }
+
+    async fn apply(&mut self, _: &RecordedEvent<Happened>, (): &mut ()) -> Result<(), OnPurpose> {
+        Ok(())
+    }
+}
+
 fn sum(trouble: &Arc<Trouble>) -> impl Fn() -> Sum + Send + Sync + 'static {
     let trouble = Arc::clone(trouble);
     move || Sum { name: "sum", total: 0, applied: 0, trouble: Arc::clone(&trouble) }
@@ -316,33 +337,93 @@ async fn the_old_read_model_serves_until_the_new_one_has_caught_up() {
 #[tokio::test(start_paused = true)]
 async fn an_unreachable_store_is_told_and_nothing_is_missed() {
     let store = TroubledStore::default();
-    append(&store, [1]).await;
-    let trouble = Arc::default();
+    append(&store, [1, 1]).await;
+    let trouble = Arc::new(Trouble::default());
     let manager = ProjectionManager::builder(store.clone()).register(sum(&trouble)).unwrap().build();
     let live = manager.start_live().unwrap();
-    live.wait_until_caught_up().await.unwrap();
+    let mut states = live.states();
+    assert!(matches!(states.next().await, Some(LiveState::CatchingUp)));
+    assert!(matches!(states.next().await, Some(LiveState::Live)));
 
     store.unplug();
     append(&store, [1]).await;
-    let until = |wanted: fn(&LiveState) -> bool| {
-        let live = live.clone();
-        async move {
-            while !wanted(&live.state()) {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-        }
-    };
-    until(|state| matches!(state, LiveState::Reconnecting)).await;
+    assert!(matches!(states.next().await, Some(LiveState::Reconnecting)));
     assert!(!live.is_caught_up());
-    // Long enough for the run to give up and be started again, many times over.
-    tokio::time::sleep(Duration::from_secs(300)).await;
-    assert!(matches!(live.state(), LiveState::Reconnecting));
+    // Long enough for the run to give up and be started again, many times over: all that is no other state.
+    let other = tokio::time::timeout(Duration::from_secs(300), states.next()).await;
+    assert!(other.is_err(), "{other:?} while the store is unreachable");
+    assert!(manager.status().await.is_err(), "the head of an unreachable store");
+
+    // The new run waits at its second event, so that nobody has to be quick to see what it does.
+    trouble.hold_at.store(1, Ordering::SeqCst);
+    store.plug_in();
+    assert!(matches!(states.next().await, Some(LiveState::CatchingUp)));
+    trouble.let_go.notify_one();
+    assert!(matches!(states.next().await, Some(LiveState::Live)));
+    let head = append(&store, [1]).await;
+    live.wait_for(head).await.unwrap();
+    assert_eq!(manager.live::<Sum>().await.unwrap().total, 4);
+    assert!(manager.status().await.unwrap()[0].restarts > 5);
+    live.shutdown().await.unwrap();
+    assert!(matches!(states.next().await, Some(LiveState::Stopped)));
+    assert!(states.next().await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_short_fault_is_told_too_and_nothing_is_started_again() {
+    let store = TroubledStore::default();
+    append(&store, [1]).await;
+    let manager = ProjectionManager::builder(store.clone()).register(sum(&Arc::default())).unwrap().build();
+    let live = manager.start_live().unwrap();
+    live.wait_until_caught_up().await.unwrap();
+    let mut states = live.states();
+    assert!(matches!(states.next().await, Some(LiveState::Live)));
+    store.unplug();
+    assert!(matches!(states.next().await, Some(LiveState::Reconnecting)));
     store.plug_in();
     let head = append(&store, [1]).await;
     live.wait_for(head).await.unwrap();
-    until(|state| matches!(state, LiveState::Live)).await;
-    assert_eq!(manager.live::<Sum>().await.unwrap().total, 3);
+    while !matches!(states.next().await, Some(LiveState::Live)) {}
+    let status = manager.status().await.unwrap().remove(0);
+    assert_eq!((status.applied, status.restarts), (2, 0), "it went on where it was");
     live.shutdown().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_pauses_and_resumes_at_once_restarts_nothing() {
+    let store = MemoryEventStore::new();
+    append(&store, [1]).await;
+    let manager = ProjectionManager::builder(store.clone()).register(durable).unwrap().build();
+    let live = manager.start_live().unwrap();
+    live.wait_until_caught_up().await.unwrap();
+    for _ in 0..3 {
+        manager.pause("durable").unwrap();
+        manager.resume("durable").unwrap();
+        let since = tokio::time::Instant::now();
+        live.wait_for(append(&store, [1]).await).await.unwrap();
+        assert!(since.elapsed() < Duration::from_secs(1), "it waited as after a failure");
+    }
+    assert_eq!(manager.status().await.unwrap()[0].restarts, 0, "nothing failed");
+    manager.pause("durable").unwrap();
+    append(&store, [1]).await;
+    // Time passes only when nothing else is left to do.
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let status = manager.status().await.unwrap().remove(0);
+    assert!(matches!(status.state, ProjectionState::Paused), "{status:?}");
+    live.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_projection_that_failed_for_good_is_not_rebuilt() {
+    let store = MemoryEventStore::new();
+    append(&store, [1]).await;
+    let trouble = Arc::new(Trouble { failures: AtomicU64::new(u64::MAX), ..Trouble::default() });
+    let manager = ProjectionManager::builder(store).register(sum(&trouble)).unwrap().register(durable).unwrap().build();
+    let live = manager.start_live().unwrap();
+    live.wait_until_caught_up().await.unwrap_err();
+    assert!(matches!(manager.rebuild::<Sum>(), Err(ManagerError::Failed { .. })));
+    assert!(matches!(live.wait_until_caught_up().await, Err(ManagerError::Failed { .. })), "it still says so");
+    live.shutdown().await.unwrap_err();
 }
 
 #[tokio::test]

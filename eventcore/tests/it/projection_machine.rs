@@ -1,7 +1,7 @@
 //! The projection machine against a simulated store: events, faults, crashes and lost leaderships in any order.
 
 use eventcore::{
-    Applied, Checkpoint, Event, EventFilter, EventId, Fault, GlobalPosition, LineageId, LogCursor, PageShape,
+    Activity, Applied, Checkpoint, Event, EventFilter, EventId, Fault, GlobalPosition, LineageId, LogCursor, PageShape,
     ProjectionEffect, ProjectionInput, ProjectionMachine, ProjectionName, ProjectionRules, ProjectionStop, RetryPolicy,
     Signals, Timestamp,
 };
@@ -561,4 +561,61 @@ fn an_event_that_was_left_out_does_not_come_back_with_a_later_failure() {
     }
     assert_eq!(tried, [(0, 1), (1, 1), (1, 2), (2, 1)]);
     assert_eq!(machine.counts(), (2, 1));
+}
+
+/// What a run shows it does while each effect is under way.
+#[test]
+fn a_fault_is_shown_until_the_store_has_answered() {
+    use ProjectionEffect as Effect;
+    use ProjectionInput as Input;
+    let world = world(2, 10, false, Vec::new());
+    let mut machine = ProjectionMachine::<&str>::new(ProjectionRules { continuous: true, ..world.rules() });
+    let page = |events: &[LogCursor]| {
+        Input::Read(Ok(PageShape { end: events.last().copied(), events: events.to_vec(), more: false }))
+    };
+    let mut step = |input, lost| {
+        let effect = machine.step(input, Signals { lost, ..Signals::default() }, 0.5);
+        (effect, machine.activity())
+    };
+    macro_rules! does {
+        ($input:expr => $effect:pat, $activity:ident) => { does!($input, false => $effect, $activity) };
+        ($input:expr, $lost:expr => $effect:pat, $activity:ident) => {{
+            let (effect, activity) = step($input, $lost);
+            assert!(matches!(effect, $effect), "{effect:?}");
+            assert_eq!(activity, Activity::$activity, "{effect:?}");
+        }};
+    }
+    let down = || Fault::Transient("down");
+    does!(Input::Start => Effect::Acquire, Idle);
+    // Another instance leads; then the store fails, which is not the same.
+    does!(Input::Acquired(Err(Fault::Busy("busy"))) => Effect::Pause(_), Standby);
+    does!(Input::Waited => Effect::Acquire, Standby);
+    does!(Input::Acquired(Err(down())) => Effect::Pause(_), Reconnecting);
+    does!(Input::Waited => Effect::Acquire, Reconnecting);
+    does!(Input::Acquired(Ok(())) => Effect::Resume, Reconnecting);
+    does!(Input::Resumed(Ok(None)) => Effect::Read { after: None }, CatchingUp);
+    does!(page(&world.log[..1]) => Effect::Begin, CatchingUp);
+    does!(Input::Done(Ok(())) => Effect::Apply { .. }, CatchingUp);
+    does!(Input::Applied(Applied::Ok) => Effect::Commit(_), CatchingUp);
+    does!(Input::Done(Ok(())) => Effect::Wait(_), Live);
+    // The log cannot be read. Whoever answers then may be another server.
+    does!(Input::Waited => Effect::Read { .. }, Live);
+    does!(Input::Read(Err(down())) => Effect::Pause(_), Reconnecting);
+    does!(Input::Waited => Effect::Verify(_), Reconnecting);
+    does!(Input::Done(Err(down())) => Effect::Pause(_), Reconnecting);
+    does!(Input::Waited => Effect::Verify(_), Reconnecting);
+    does!(Input::Done(Ok(())) => Effect::Read { .. }, CatchingUp);
+    does!(page(&[]) => Effect::Wait(_), Live);
+    // A page cannot be begun.
+    does!(Input::Waited => Effect::Read { .. }, Live);
+    does!(page(&world.log[1..]) => Effect::Begin, Live);
+    does!(Input::Done(Err(down())) => Effect::Pause(_), Reconnecting);
+    does!(Input::Waited => Effect::Resume, Reconnecting);
+    does!(Input::Resumed(Err(down())) => Effect::Pause(_), Reconnecting);
+    does!(Input::Waited => Effect::Resume, Reconnecting);
+    does!(Input::Resumed(Ok(Some(world.stored(world.log[0])))) => Effect::Verify(_), Reconnecting);
+    does!(Input::Done(Ok(())) => Effect::Read { .. }, CatchingUp);
+    // The leadership is no longer sure.
+    does!(page(&[]), true => Effect::StepDown, Reconnecting);
+    does!(Input::Done(Ok(())) => Effect::Acquire, Reconnecting);
 }
