@@ -148,12 +148,7 @@ where
 
 impl Follower {
     pub(super) fn new(name: ProjectionName, runner: Arc<dyn Runner>) -> Self {
-        let record = Record {
-            phase: Phase::Stopped,
-            progress: Progress::default(),
-            last_error: None,
-            started: None,
-        };
+        let record = Record { phase: Phase::Stopped, progress: Progress::default(), last_error: None, started: None };
         Self {
             name,
             switch: Switch::new(runner.stops_when_paused()),
@@ -358,12 +353,7 @@ impl Follower {
     }
 
     /// One run on a task of its own, so that a panic of the projector ends only this run. Also tells whether it caught up.
-    async fn run_once(
-        &self,
-        config: LiveConfig,
-        stop: CancellationToken,
-        again: bool,
-    ) -> (Result<(), Failure>, bool) {
+    async fn run_once(&self, config: LiveConfig, stop: CancellationToken, again: bool) -> (Result<(), Failure>, bool) {
         let progress = {
             let mut record = lock(&self.record);
             record.started = Some(Instant::now());

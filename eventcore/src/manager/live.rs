@@ -57,10 +57,11 @@ impl LiveStates {
             if has_ended {
                 return None;
             }
-            let any = poll_fn(|context| match changes.iter_mut().any(|change| change.as_mut().poll(context).is_ready()) {
-                true => Poll::Ready(()),
-                false => Poll::Pending,
-            });
+            let any =
+                poll_fn(|context| match changes.iter_mut().any(|change| change.as_mut().poll(context).is_ready()) {
+                    true => Poll::Ready(()),
+                    false => Poll::Pending,
+                });
             tokio::select! {
                 // An error means that the task is gone, and with it all runs.
                 _ = ended.changed() => {}

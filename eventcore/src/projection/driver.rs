@@ -165,7 +165,11 @@ where
                 effect => {
                     self.report(&machine);
                     let input = match effect {
-                        ProjectionEffect::Read { after } => self.take(pages.read(after).await),
+                        ProjectionEffect::Read { after } => {
+                            // Gone before the page after the next one is read ahead.
+                            self.events = Vec::new();
+                            self.take(pages.read(after).await)
+                        }
                         effect => pages.beside(self.perform(effect)).await,
                     };
                     (input, true)

@@ -195,6 +195,9 @@ impl<X> ProjectionMachine<X> {
             (Phase::Heading, Input::Head(Err(fault))) => self.fault(fault, After::Head),
             (Phase::Reading, Input::Read(Ok(page))) => {
                 self.recovered();
+                if self.activity != Activity::Live {
+                    self.activity = Activity::CatchingUp;
+                }
                 self.take(page);
                 self.go_on(stop)
             }
@@ -296,8 +299,10 @@ impl<X> ProjectionMachine<X> {
 
     fn start_from(&mut self, cursor: Option<LogCursor>, stop: bool) -> Effect<X> {
         self.recovered();
-        // Only now has the store answered.
-        self.activity = Activity::CatchingUp;
+        if self.rules.durable {
+            // The store has answered; without a stored checkpoint it was not asked.
+            self.activity = Activity::CatchingUp;
+        }
         self.cursor = cursor;
         self.saved = cursor;
         (self.saved_at, self.pages) = (self.now, 0);

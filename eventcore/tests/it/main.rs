@@ -11,6 +11,7 @@ mod hot_streams;
 mod manager;
 mod projection_machine;
 mod projection_progress;
+mod slow_consumers;
 mod troubled_store;
 mod ui;
 mod vocabulary;

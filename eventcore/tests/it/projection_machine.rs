@@ -619,3 +619,20 @@ fn a_fault_is_shown_until_the_store_has_answered() {
     does!(page(&[]), true => Effect::StepDown, Reconnecting);
     does!(Input::Done(Ok(())) => Effect::Acquire, Reconnecting);
 }
+
+#[test]
+fn without_a_checkpoint_the_store_has_answered_with_the_first_page() {
+    let world = world(1, 10, false, Vec::new());
+    let rules = ProjectionRules { continuous: true, durable: false, ..world.rules() };
+    let mut machine = ProjectionMachine::<&str>::new(rules);
+    let mut activity_after = |input| {
+        machine.step(input, Signals::default(), 0.5);
+        machine.activity()
+    };
+    assert_eq!(activity_after(ProjectionInput::Start), Activity::Idle);
+    assert_eq!(activity_after(ProjectionInput::Resumed(Ok(None))), Activity::Idle);
+    assert_eq!(activity_after(ProjectionInput::Read(Err(Fault::Transient("down")))), Activity::Reconnecting);
+    assert_eq!(activity_after(ProjectionInput::Waited), Activity::Reconnecting);
+    let shape = PageShape { end: world.log.last().copied(), events: world.log.clone(), more: false };
+    assert_eq!(activity_after(ProjectionInput::Read(Ok(shape))), Activity::CatchingUp);
+}

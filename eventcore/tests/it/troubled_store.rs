@@ -4,13 +4,15 @@ use async_trait::async_trait;
 use eventcore::{
     AppendRequest, Appended, Checkpoint, CheckpointError, CheckpointStore, Epoch, EventFilter, EventReader, EventStore,
     EventStoreError, GlobalPosition, Leadership, LeadershipError, LineageId, LogCursor, LogWatch, Page, PageSize,
-    ProjectionName, ProjectorCoordinator, ReadStreams, StreamId, StreamPage, StreamVersion, StreamsRead, Timestamp,
+    Payload, ProjectionName, ProjectorCoordinator, ReadStreams, RecordedEvent, StreamId, StreamPage, StreamVersion,
+    StreamsRead, Timestamp,
 };
 use eventcore_memory::MemoryEventStore;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
-/// A memory store that can be made unreachable, and on which a commit can take long.
+/// A memory store that can be made unreachable, and on which a commit can take long. It knows how many of the events that
+/// it gave to followers are still held by them.
 #[derive(Clone, Default)]
 pub(crate) struct TroubledStore {
     /// What is beneath, without any trouble.
@@ -18,6 +20,50 @@ pub(crate) struct TroubledStore {
     down: Arc<AtomicBool>,
     hidden: Arc<AtomicBool>,
     heads: Arc<AtomicU64>,
+    pub(crate) held: Arc<Held>,
+}
+
+/// How many things there are now, and how many there have been at once.
+#[derive(Default)]
+pub(crate) struct Held {
+    now: AtomicUsize,
+    most: AtomicUsize,
+}
+
+impl Held {
+    pub(crate) const fn new() -> Self {
+        Self { now: AtomicUsize::new(0), most: AtomicUsize::new(0) }
+    }
+
+    pub(crate) fn begin(&self) {
+        self.most.fetch_max(self.now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+    }
+
+    pub(crate) fn end(&self) {
+        self.now.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    pub(crate) fn most(&self) -> usize {
+        self.most.load(Ordering::SeqCst)
+    }
+}
+
+/// The bytes of a payload that a follower holds.
+struct HeldBytes {
+    bytes: bytes::Bytes,
+    held: Arc<Held>,
+}
+
+impl AsRef<[u8]> for HeldBytes {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for HeldBytes {
+    fn drop(&mut self) {
+        self.held.end();
+    }
 }
 
 impl TroubledStore {
@@ -42,6 +88,13 @@ impl TroubledStore {
     /// The commit that took long comes to light.
     pub(crate) fn reveal(&self) {
         self.hidden.store(false, Ordering::SeqCst);
+    }
+
+    fn hand_out(&self, event: RecordedEvent) -> RecordedEvent {
+        let (header, payload) = event.into_parts();
+        self.held.begin();
+        let bytes = HeldBytes { bytes: payload.bytes().clone(), held: Arc::clone(&self.held) };
+        RecordedEvent::new(header, Payload::json(bytes::Bytes::from_owner(bytes)))
     }
 
     fn check(&self) -> Result<(), EventStoreError> {
@@ -92,7 +145,9 @@ impl EventReader for TroubledStore {
         limit: PageSize,
     ) -> Result<Page, EventStoreError> {
         self.check()?;
-        self.store.read_page(filter, after, limit).await
+        let mut page = self.store.read_page(filter, after, limit).await?;
+        page.events = page.events.into_iter().map(|event| self.hand_out(event)).collect();
+        Ok(page)
     }
     async fn read_stream(
         &self,
