@@ -1,7 +1,7 @@
 //! The read index: what reads beside the writer.
 
 use crate::head::Head;
-use crate::notify::Poller;
+use crate::patrol::Patrol;
 use crate::read::Reader;
 use crate::workers::Workers;
 use async_trait::async_trait;
@@ -23,7 +23,7 @@ struct Shared {
     lineage: LineageId,
     max_read_events: usize,
     head: Arc<Head>,
-    poller: Poller,
+    poller: Patrol,
 }
 
 impl ReadIndex {
@@ -32,7 +32,7 @@ impl ReadIndex {
         lineage: LineageId,
         max_read_events: usize,
         head: Arc<Head>,
-        poller: Poller,
+        poller: Patrol,
     ) -> Self {
         Self(Arc::new(Shared { readers, lineage, max_read_events, head, poller }))
     }

@@ -83,6 +83,7 @@ mod leadership;
 mod log_size;
 mod notify;
 mod page;
+mod patrol;
 mod read;
 mod receipt;
 mod schema;

@@ -4,7 +4,7 @@ use crate::append::SqliteAppender;
 use crate::gate::Gate;
 use crate::head::Head;
 use crate::index::ReadIndex;
-use crate::notify::Poller;
+use crate::notify::poller;
 use crate::read::Reader;
 use crate::side::Side;
 use crate::workers::Workers;
@@ -179,7 +179,7 @@ impl Parts {
         let threads = usize::from(config.reader_pool_size.into_inner());
         // Twice as many reads may wait as run; then callers wait for room.
         let readers = Workers::start("eventcore-read", threads, 2 * threads, connect.clone()).map_err(failed)?;
-        let poller = Poller::new(config.poll_interval.get(), Arc::clone(&head), connect);
+        let poller = poller(config.poll_interval.get(), Arc::clone(&head), connect);
         let index = ReadIndex::new(readers, opened.lineage, config.max_read_events, Arc::clone(&head), poller);
         let appender = SqliteAppender::new(reader.connection, &opened.path, config, Arc::clone(&gate), head);
         let (writer, join) = spawn_writer_thread(appender, config.queue_capacity, "eventcore-write").map_err(failed)?;

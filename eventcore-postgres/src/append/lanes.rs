@@ -1,10 +1,10 @@
 //! Requests whose locks were taken wait beside the writer, so that nobody else waits with them.
 
+use super::queues::Queues;
 use super::sender::{Sender, Sent};
 use super::statement::Contended;
 use eventcore::{AppendRequest, EventStoreError, GroupLimits, SharedError};
-use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use tokio::sync::{Semaphore, oneshot};
 use tokio_util::task::TaskTracker;
 
@@ -16,7 +16,7 @@ pub(crate) struct Lanes(Arc<Shared>);
 struct Shared {
     sender: Sender,
     limits: GroupLimits,
-    lanes: Mutex<HashMap<Contended, VecDeque<Waiting>>>,
+    lanes: Queues<Contended, Waiting>,
     /// A lane at work holds a connection while it waits; the rest of the pool is for others.
     permits: Semaphore,
     tasks: TaskTracker,
@@ -31,7 +31,7 @@ struct Waiting {
 impl Lanes {
     pub(crate) fn new(sender: Sender, limits: GroupLimits, connections: usize, tasks: TaskTracker) -> Self {
         let permits = Semaphore::new(connections.max(1));
-        Self(Arc::new(Shared { sender, limits, lanes: Mutex::default(), permits, tasks }))
+        Self(Arc::new(Shared { sender, limits, lanes: Queues::new(), permits, tasks }))
     }
 
     /// Sends a request as soon as its locks are free. The answer is never [`Sent::Busy`].
@@ -45,14 +45,9 @@ impl Lanes {
 impl Shared {
     /// Callers wait for their answers, so a lane is never longer than there are callers.
     fn enter(self: &Arc<Self>, contended: Contended, waiting: Waiting) {
-        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(lane) = lanes.get_mut(&contended) {
-            lane.push_back(waiting);
-            return;
+        if self.lanes.enter(contended.clone(), waiting) {
+            self.tasks.spawn(Arc::clone(self).serve(contended));
         }
-        lanes.insert(contended.clone(), VecDeque::from([waiting]));
-        drop(lanes);
-        self.tasks.spawn(Arc::clone(self).serve(contended));
     }
 
     async fn serve(self: Arc<Self>, contended: Contended) {
@@ -72,18 +67,13 @@ impl Shared {
 
     /// What waits in a lane, within the limits; an empty lane is closed.
     fn take(&self, contended: &Contended) -> Option<Vec<Waiting>> {
-        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
-        let lane = lanes.get_mut(contended)?;
         let mut bytes = 0;
-        let fits = lane.iter().take(self.limits.requests).take_while(|waiting| {
-            bytes += waiting.request.size();
-            bytes <= self.limits.bytes
-        });
-        let count = fits.count().max(1).min(lane.len());
-        if count == 0 {
-            lanes.remove(contended);
-            return None;
-        }
-        Some(lane.drain(..count).collect())
+        self.lanes.take(contended, |lane| {
+            let fits = lane.take(self.limits.requests).take_while(|waiting| {
+                bytes += waiting.request.size();
+                bytes <= self.limits.bytes
+            });
+            fits.count()
+        })
     }
 }

@@ -1,6 +1,7 @@
 //! Appending: groups of the core's writer, and those who have to wait or to ask again.
 
 mod lanes;
+mod queues;
 mod sender;
 mod settle;
 mod single;
