@@ -27,6 +27,7 @@ pub(crate) struct PageTurn {
     _open: watch::Sender<()>,
 }
 
+#[derive(Clone)]
 struct OpenPage {
     caller: Caller,
     ended: watch::Receiver<()>,
@@ -40,8 +41,16 @@ enum Caller {
 }
 
 #[derive(Debug, Error)]
-#[error("another write of this process, such as a page of a projection, took longer than {0:?}")]
-struct TurnTooLong(Duration);
+enum TurnTooLong {
+    #[error("another write of this process took longer than {0:?}")]
+    Write(Duration),
+    /// Who spawned a task cannot be found out, so this is not [`EventStoreError::WithinProjection`]: it may be just slow.
+    #[error(
+        "a page of an exactly-once projection took longer than {0:?}: its `apply` is slow, or waits for a task that it \
+         spawned and that waits for the page to end"
+    )]
+    Page(Duration),
+}
 
 impl Gate {
     /// How long an append waits for a page of its own task to end. A task can run a projection and other work side by
@@ -59,7 +68,8 @@ impl Gate {
         }
         match timeout(self.patience, Arc::clone(&self.turn).lock_owned()).await {
             Ok(guard) => Ok(Turn { _guard: guard }),
-            Err(_) => Err(EventStoreError::unavailable(TurnTooLong(self.patience))),
+            Err(_) if self.open_page().is_some() => Err(EventStoreError::unavailable(TurnTooLong::Page(self.patience))),
+            Err(_) => Err(EventStoreError::unavailable(TurnTooLong::Write(self.patience))),
         }
     }
 
@@ -83,10 +93,12 @@ impl Gate {
     }
 
     fn own_page(&self) -> Option<watch::Receiver<()>> {
+        self.open_page().filter(|page| page.caller == Caller::current()).map(|page| page.ended)
+    }
+
+    fn open_page(&self) -> Option<OpenPage> {
         let page = self.page.lock().unwrap_or_else(PoisonError::into_inner);
-        let page = page.as_ref()?;
-        let open = page.ended.has_changed().is_ok();
-        (open && page.caller == Caller::current()).then(|| page.ended.clone())
+        page.as_ref().filter(|page| page.ended.has_changed().is_ok()).cloned()
     }
 }
 

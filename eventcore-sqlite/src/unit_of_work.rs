@@ -17,7 +17,13 @@ use thiserror::Error;
 /// The context of a projector that keeps its read model in the store's own file: the read model and the checkpoint are
 /// committed together, so every event has its effect exactly once.
 ///
-/// It holds the store's write lock for the page, so appends wait meanwhile: keep `apply` short and do nothing else in it.
+/// It holds the store's write lock for the page, so appends wait meanwhile, for the projection's
+/// [`hold_time`](eventcore::ProjectionConfig::hold_time) and one `apply`: keep that short and do nothing else in it. An
+/// append from within it would wait for itself and is
+/// [`WithinProjection`](eventcore::EventStoreError::WithinProjection). One from a task that `apply` spawned and waits for
+/// is not recognised as such: it fails as unavailable after the
+/// [`busy_timeout`](crate::SqliteConfig::busy_timeout), and says what it waited for.
+///
 /// The transaction belongs to the projection: a `COMMIT` is refused, and after a `ROLLBACK` the page fails. Names that
 /// begin with `eventcore_` are the store's own.
 ///

@@ -3,10 +3,11 @@
 use crate::child::{Child, say};
 use crate::support::{Home, append, event_of, one, stream};
 use eventcore::{
-    Activity, AppendRequest, Checkpoint, CheckpointError, CheckpointStore, Epoch, Event, EventFilter, EventId,
-    EventReader, EventStore, EventStoreError, GlobalPosition, LogCursor, MaxConsecutiveFailures, PageSize, Progress,
-    ProjectionConfig, ProjectionContext, ProjectionName, Projector, ProjectorCoordinator, RecordedEvent, Timestamp,
-    UnitOfWork, run_projection,
+    Activity, AppendRequest, Checkpoint, CheckpointError, CheckpointStore, Command, CommandError, CommandExecutor,
+    CommandLogic, Epoch, Event, EventFilter, EventId, EventReader, EventStore, EventStoreError, GlobalPosition,
+    LogCursor, MaxAttempts, MaxConsecutiveFailures, NewEvents, PageSize, Progress, ProjectionConfig, ProjectionContext,
+    ProjectionName, Projector, ProjectorCoordinator, RecordedEvent, RetryPolicy, StreamId, Timestamp, UnitOfWork,
+    run_projection,
 };
 use eventcore_sqlite::{SqliteConfig, SqliteContext, SqliteEventStore};
 use serde::{Deserialize, Serialize};
@@ -143,6 +144,90 @@ async fn an_append_from_within_a_page_is_refused() {
     assert_eq!(append(&store, "s", "1").await.unwrap().events[0].position.get(), 1);
 }
 
+#[derive(Debug, Command)]
+struct CountAgain {
+    #[stream]
+    stream: StreamId,
+}
+
+impl CommandLogic for CountAgain {
+    type Event = TestEvent;
+    type State = ();
+    type Error = std::convert::Infallible;
+
+    fn apply(&self, (): &mut (), _: &RecordedEvent<TestEvent>) {}
+
+    fn handle(&self, (): &(), streams: &CountAgainStreams) -> Result<NewEvents<Self>, Self::Error> {
+        Ok(NewEvents::new().append(&streams.stream, TestEvent::Counted { n: 1 }))
+    }
+}
+
+/// Executes a command for each event, by itself or on a task that it waits for.
+struct Meddling {
+    store: SqliteEventStore,
+    spawns: bool,
+    answers: Vec<CommandError<std::convert::Infallible>>,
+}
+
+impl Projector for Meddling {
+    type Event = TestEvent;
+    type Error = rusqlite::Error;
+    type Context = SqliteContext;
+
+    fn name(&self) -> &str {
+        "sum"
+    }
+
+    async fn apply(
+        &mut self,
+        event: &RecordedEvent<TestEvent>,
+        page: &mut SqliteContext,
+    ) -> Result<(), rusqlite::Error> {
+        let (store, command) = (self.store.clone(), CountAgain { stream: event.stream_id().clone() });
+        let execute = async move {
+            let once = RetryPolicy::default().max_attempts(MaxAttempts::try_new(1).unwrap());
+            CommandExecutor::new(store).retry(once).execute(command).await
+        };
+        let answer = if self.spawns { tokio::spawn(execute).await.unwrap() } else { execute.await };
+        self.answers.push(answer.expect_err("the page is open"));
+        page.connection().execute(INSERT, []).map(drop)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_from_within_a_projection_is_refused_and_the_projection_goes_on() {
+    for spawns in [false, true] {
+        let home = Home::new();
+        // So long the spawned one waits.
+        let store = home.open_with(SqliteConfig::default().busy_timeout(Duration::from_millis(50))).await;
+        home.raw().execute_batch("create table model (n integer)").unwrap();
+        append_counted(&store, 2).await;
+        let projector = Meddling { store: store.clone(), spawns, answers: Vec::new() };
+        // Every page holds one event only, so that the command of the second one comes after a page has ended.
+        let config = ProjectionConfig::default().hold_time(Duration::ZERO);
+        let outcome = run_projection(projector, &store, config).await.unwrap();
+        assert_eq!((outcome.applied, rows(&home)), (2, 2), "the projection goes on");
+        assert_eq!(outcome.projector.answers.len(), 2);
+        for answer in outcome.projector.answers {
+            match (spawns, &answer) {
+                (false, CommandError::Store(EventStoreError::WithinProjection)) => {}
+                (true, CommandError::Store(EventStoreError::Unavailable { source })) => {
+                    assert!(source.to_string().contains("waits for a task that it spawned"), "{source}");
+                }
+                _ => panic!("spawned: {spawns}: {answer:?}"),
+            }
+        }
+        assert_eq!(store.head().await.unwrap().unwrap().get(), 2, "nothing was appended");
+        append(&store, "s", "1").await.unwrap();
+    }
+}
+
+async fn append_counted(store: &SqliteEventStore, events: i64) {
+    let events = (1..=events).map(|n| event_of("test.Counted", format!(r#"{{"n":{n}}}"#)));
+    let request = events.fold(AppendRequest::builder(), |builder, event| builder.event(stream("s"), event));
+    store.append(request.build().unwrap()).await.unwrap();
+}
+
 #[tokio::test]
 async fn an_append_beside_a_page_waits_for_it() {
     let home = Home::new();
@@ -239,9 +324,7 @@ async fn a_killed_projection_has_counted_every_event_once() {
     let home = Home::new();
     let store = home.open().await;
     home.raw().execute_batch("create table sums (count integer, sum integer); insert into sums values (0, 0)").unwrap();
-    let events = (1..=EVENTS).map(|n| event_of("test.Counted", format!(r#"{{"n":{n}}}"#)));
-    let request = events.fold(AppendRequest::builder(), |builder, event| builder.event(stream("s"), event));
-    store.append(request.build().unwrap()).await.unwrap();
+    append_counted(&store, EVENTS).await;
 
     let read = || {
         let raw = home.raw();
@@ -296,9 +379,7 @@ async fn a_page_that_could_not_be_begun_is_applied_later() {
     let home = Home::new();
     let store = home.open_with(SqliteConfig::default().busy_timeout(Duration::from_millis(5))).await;
     home.raw().execute_batch("create table sums (count integer, sum integer); insert into sums values (0, 0)").unwrap();
-    let events = (1..=20).map(|n| event_of("test.Counted", format!(r#"{{"n":{n}}}"#)));
-    let request = events.fold(AppendRequest::builder(), |builder, event| builder.event(stream("s"), event));
-    store.append(request.build().unwrap()).await.unwrap();
+    append_counted(&store, 20).await;
 
     let other = Arc::new(Mutex::new(home.raw()));
     let progress = Progress::default();
