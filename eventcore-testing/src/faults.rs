@@ -47,6 +47,7 @@ struct Plan {
     reads: VecDeque<ReadFault>,
     saves: VecDeque<SaveFault>,
     acquisitions: VecDeque<LeadershipFault>,
+    cut: bool,
 }
 
 /// What happens with one append.
@@ -131,6 +132,16 @@ impl Faults {
         self.plan(|plan| plan.acquisitions.extend(faults));
     }
 
+    /// From now on the store cannot be reached at all, until it is [restored](Self::restore).
+    pub fn cut(&self) {
+        self.plan(|plan| plan.cut = true);
+    }
+
+    /// The store can be reached again.
+    pub fn restore(&self) {
+        self.plan(|plan| plan.cut = false);
+    }
+
     /// Whether everything planned has happened.
     #[must_use]
     pub fn are_used_up(&self) -> bool {
@@ -163,8 +174,14 @@ impl<S> FaultyStore<S> {
         &self.store
     }
 
-    async fn before_read(&self) -> Result<(), EventStoreError> {
+    /// Every call begins so.
+    async fn reach(&self) -> Result<(), EventStoreError> {
         consume_budget().await;
+        if self.faults.plan(|plan| plan.cut) { Err(EventStoreError::unavailable(InjectedFault)) } else { Ok(()) }
+    }
+
+    async fn before_read(&self) -> Result<(), EventStoreError> {
+        self.reach().await?;
         match self.faults.plan(|plan| plan.reads.pop_front()) {
             None | Some(ReadFault::None) => Ok(()),
             Some(ReadFault::Unavailable) => Err(EventStoreError::unavailable(InjectedFault)),
@@ -179,7 +196,7 @@ impl<S> FaultyStore<S> {
 #[async_trait]
 impl<S: EventStore> EventStore for FaultyStore<S> {
     async fn append(&self, request: AppendRequest) -> Result<Appended, EventStoreError> {
-        consume_budget().await;
+        self.reach().await?;
         let unknown = |answer: Result<Appended, EventStoreError>| {
             // An error is an answer: only that it happened can be lost.
             answer.and(Err(EventStoreError::outcome_unknown(InjectedFault)))
@@ -211,27 +228,27 @@ impl<S: EventStore> EventStore for FaultyStore<S> {
     }
 
     async fn stream_version(&self, stream_id: &StreamId) -> Result<StreamVersion, EventStoreError> {
-        consume_budget().await;
+        self.reach().await?;
         self.store.stream_version(stream_id).await
     }
 
     async fn stream_exists(&self, stream_id: &StreamId) -> Result<bool, EventStoreError> {
-        consume_budget().await;
+        self.reach().await?;
         self.store.stream_exists(stream_id).await
     }
 
     async fn head(&self) -> Result<Option<GlobalPosition>, EventStoreError> {
-        consume_budget().await;
+        self.reach().await?;
         self.store.head().await
     }
 
     async fn prune_receipts(&self, older_than: Timestamp) -> Result<u64, EventStoreError> {
-        consume_budget().await;
+        self.reach().await?;
         self.store.prune_receipts(older_than).await
     }
 
     async fn close(&self) -> Result<(), EventStoreError> {
-        consume_budget().await;
+        self.reach().await?;
         self.store.close().await
     }
 }
@@ -259,7 +276,7 @@ impl<S: EventReader> EventReader for FaultyStore<S> {
     }
 
     async fn verify_cursor(&self, cursor: &LogCursor) -> Result<(), EventStoreError> {
-        consume_budget().await;
+        self.reach().await?;
         self.store.verify_cursor(cursor).await
     }
 
@@ -275,12 +292,12 @@ impl<S: EventReader> EventReader for FaultyStore<S> {
 #[async_trait]
 impl<S: CheckpointStore> CheckpointStore for FaultyStore<S> {
     async fn load_checkpoint(&self, name: &ProjectionName) -> Result<Option<Checkpoint>, CheckpointError> {
-        consume_budget().await;
+        self.reach().await?;
         self.store.load_checkpoint(name).await
     }
 
     async fn save_checkpoint(&self, checkpoint: &Checkpoint, epoch: Epoch) -> Result<(), CheckpointError> {
-        consume_budget().await;
+        self.reach().await?;
         match self.faults.plan(|plan| plan.saves.pop_front()) {
             None | Some(SaveFault::None) => self.store.save_checkpoint(checkpoint, epoch).await,
             Some(SaveFault::Unavailable) => Err(EventStoreError::unavailable(InjectedFault).into()),
@@ -292,12 +309,12 @@ impl<S: CheckpointStore> CheckpointStore for FaultyStore<S> {
     }
 
     async fn reset_checkpoint(&self, name: &ProjectionName, epoch: Epoch) -> Result<(), CheckpointError> {
-        consume_budget().await;
+        self.reach().await?;
         self.store.reset_checkpoint(name, epoch).await
     }
 
     async fn list_checkpoints(&self) -> Result<Vec<Checkpoint>, CheckpointError> {
-        consume_budget().await;
+        self.reach().await?;
         self.store.list_checkpoints().await
     }
 }
@@ -305,7 +322,7 @@ impl<S: CheckpointStore> CheckpointStore for FaultyStore<S> {
 #[async_trait]
 impl<S: ProjectorCoordinator> ProjectorCoordinator for FaultyStore<S> {
     async fn acquire(&self, name: &ProjectionName) -> Result<Leadership, LeadershipError> {
-        consume_budget().await;
+        self.reach().await?;
         match self.faults.plan(|plan| plan.acquisitions.pop_front()) {
             None | Some(LeadershipFault::None) => self.store.acquire(name).await,
             Some(LeadershipFault::Unavailable) => Err(EventStoreError::unavailable(InjectedFault).into()),
@@ -319,7 +336,7 @@ impl<S: ProjectorCoordinator> ProjectorCoordinator for FaultyStore<S> {
     }
 
     async fn release(&self, leadership: Leadership) -> Result<(), LeadershipError> {
-        consume_budget().await;
+        self.reach().await?;
         self.store.release(leadership).await
     }
 }

@@ -50,7 +50,7 @@
 //! # Faults
 //!
 //! [`FaultyStore`] stands before any store and loses answers, is out of reach, lets others be faster or a leadership lapse,
-//! as planned.
+//! as planned. An [`EffectLog`] keeps what a projector did while its process is killed.
 //!
 //! # Generators
 //!
@@ -60,6 +60,7 @@
 
 mod cases;
 mod domain;
+mod effects;
 mod faults;
 mod fixtures;
 mod harness;
@@ -71,6 +72,7 @@ mod suite;
 mod transactional;
 mod violation;
 
+pub use effects::{EffectLog, Effects};
 pub use faults::{AppendFault, Faults, FaultyStore, InjectedFault, LeadershipFault, ReadFault, SaveFault};
 pub use harness::{Environment, Form, Harness, HarnessError, OpenStore, StoreLimits};
 pub use scenario::{Decision, Scenario};

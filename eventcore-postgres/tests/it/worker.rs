@@ -33,7 +33,10 @@ fn process() {
     let number: u64 = env::var("NUMBER").unwrap().parse().unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
-        let config = log.config().max_connections(20);
+        let config = match part.as_str() {
+            "be killed" => crate::kills::config(&log),
+            _ => log.config().max_connections(20),
+        };
         let store = PostgresEventStore::connect(&log.url, config).await.unwrap();
         say("ready");
         if !told() {
@@ -45,6 +48,7 @@ fn process() {
             "race" => race(store).await,
             "hot" => hot(store).await,
             "project" => project(log, store).await,
+            "be killed" => crate::kills::work(log, store).await,
             other => panic!("no such part: {other}"),
         }
         say("done");

@@ -97,6 +97,7 @@ fn play_role() {
             "append when told" => append_when_told(store).await,
             "lead" => lead(store).await,
             "project" => crate::exactly_once::project(store).await,
+            "be killed" => crate::kills::work(store).await,
             other => panic!("no role {other}"),
         }
     });

@@ -10,6 +10,8 @@ mod exactly_once;
 mod fixtures;
 mod full;
 mod immutability;
+mod kills;
+mod live;
 mod opening;
 mod processes;
 mod reading;

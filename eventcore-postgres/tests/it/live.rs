@@ -1,0 +1,122 @@
+//! Live projections while their server goes away and comes back.
+
+use crate::fixtures::{Counted, Log, append_to, stream};
+use crate::pages::Tally;
+use eventcore::{
+    EventStore, ExpectedVersion, InMemory, LiveConfig, LiveState, LiveStates, ProjectionManager, Projector,
+    RecordedEvent,
+};
+use eventcore_postgres::PostgresEventStore;
+use eventcore_testing::postgres::Cluster;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// Counts in memory; does nothing while it is held.
+#[derive(Clone)]
+struct Count {
+    count: u64,
+    held: watch::Receiver<bool>,
+}
+
+impl Projector for Count {
+    type Event = Counted;
+    type Error = std::convert::Infallible;
+    type Context = InMemory;
+
+    fn name(&self) -> &str {
+        "count"
+    }
+
+    async fn apply(&mut self, _: &RecordedEvent<Counted>, _: &mut InMemory) -> Result<(), Self::Error> {
+        // An error means that the test is over.
+        let _ = self.held.wait_for(|held| !held).await;
+        self.count += 1;
+        Ok(())
+    }
+}
+
+async fn append(store: &PostgresEventStore, events: u64) {
+    for _ in 0..events {
+        store.append(append_to(&stream("s"), ExpectedVersion::Any)).await.unwrap();
+    }
+}
+
+/// The next state, which is to be this one.
+async fn then(states: &mut LiveStates, wanted: fn(&LiveState) -> bool) {
+    let next = tokio::time::timeout(Duration::from_secs(60), states.next()).await.expect("the state stays as it is");
+    assert!(next.as_ref().is_some_and(wanted), "{next:?}");
+}
+
+/// Other projections may be behind or ahead for a moment; in the end it is this state.
+async fn until(states: &mut LiveStates, wanted: fn(&LiveState) -> bool) {
+    let reached = async { while !states.next().await.as_ref().is_some_and(wanted) {} };
+    tokio::time::timeout(Duration::from_secs(60), reached).await.expect("the state is never reached");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_restarts_is_seen_by_live_projections_and_nothing_is_missed() {
+    let cluster = Cluster::start(&[]).unwrap();
+    let log = Log::at(cluster.url("postgres")).unwrap();
+    // The store by itself would sit out a short restart.
+    let config = log.config().retry_for(Duration::from_millis(50)).beat_interval(Duration::from_millis(100));
+    let store = PostgresEventStore::connect(&log.url, config).await.unwrap();
+    log.run(Tally::TABLE).await.unwrap();
+    append(&store, 5).await;
+
+    let (hold, held) = watch::channel(false);
+    let made = Arc::new(AtomicU64::new(0));
+    let count = {
+        let made = Arc::clone(&made);
+        move || {
+            made.fetch_add(1, Ordering::SeqCst);
+            Count { count: 0, held: held.clone() }
+        }
+    };
+    let quick = LiveConfig::default().reconnect_delay(Duration::from_millis(20), Duration::from_millis(100));
+    let in_memory = ProjectionManager::builder(store.clone()).register(count).unwrap().live_config(quick).build();
+    let schema = Arc::new(log.schema.clone());
+    let in_tables = ProjectionManager::builder(store.clone())
+        .register(move || Tally::of(&schema))
+        .unwrap()
+        .live_config(quick)
+        .build();
+    let (live, tables) = (in_memory.start_live().unwrap(), in_tables.start_live().unwrap());
+    let (mut states, mut states_of_tables) = (live.states(), tables.states());
+    for states in [&mut states, &mut states_of_tables] {
+        until(states, |state| matches!(state, LiveState::Live)).await;
+    }
+
+    for restart in 1..=2 {
+        cluster.crash().unwrap();
+        then(&mut states, |state| matches!(state, LiveState::Reconnecting)).await;
+        until(&mut states_of_tables, |state| matches!(state, LiveState::Reconnecting)).await;
+        assert!(!live.is_caught_up() && !tables.is_caught_up());
+        // Longer than one run endures: the next one begins anew, and has something to catch up with.
+        let before = made.load(Ordering::SeqCst);
+        while made.load(Ordering::SeqCst) == before {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        // What comes next can take as little time as it wants: it is held there until it was seen.
+        hold.send_replace(true);
+        cluster.start_again().unwrap();
+        let writer = PostgresEventStore::connect(&log.url, log.config()).await.unwrap();
+        append(&writer, 5).await;
+        writer.close().await.unwrap();
+        then(&mut states, |state| matches!(state, LiveState::CatchingUp)).await;
+        hold.send_replace(false);
+        then(&mut states, |state| matches!(state, LiveState::Live)).await;
+        until(&mut states_of_tables, |state| matches!(state, LiveState::Live)).await;
+
+        append(&store, 1).await;
+        let head = store.head().await.unwrap().unwrap();
+        live.wait_for(head).await.unwrap();
+        tables.wait_for(head).await.unwrap();
+        assert_eq!(in_memory.live::<Count>().await.unwrap().count, 5 + restart * 6);
+        assert_eq!(log.number(Tally::WRONG).await, 0, "each event counted once");
+    }
+    live.shutdown().await.unwrap();
+    tables.shutdown().await.unwrap();
+    store.close().await.unwrap();
+}
