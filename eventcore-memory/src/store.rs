@@ -4,10 +4,10 @@ use crate::followers::Followers;
 use crate::log::Log;
 use async_trait::async_trait;
 use eventcore::{
-    AppendLimits, AppendRequest, Appended, Checkpoint, CheckpointError, CheckpointStore, Epoch, EventFilter,
-    EventReader, EventStore, EventStoreError, GlobalPosition, Leadership, LeadershipError, LineageId, LogCursor,
-    LogSignal, LogWatch, Page, PageSize, ProjectionName, ProjectorCoordinator, ReadStreams, StreamId, StreamPage,
-    StreamVersion, StreamsRead, Timestamp,
+    AppendLimits, AppendRequest, Appended, Checkpoint, CheckpointError, CheckpointStore, DeadLetter, DeadLetterId,
+    DeadLetterStore, Epoch, EventFilter, EventReader, EventStore, EventStoreError, GlobalPosition, Leadership,
+    LeadershipError, LineageId, LogCursor, LogSignal, LogWatch, Page, PageSize, ProjectionName, ProjectorCoordinator,
+    ReadStreams, StreamId, StreamPage, StreamVersion, StreamsRead, Timestamp,
 };
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -195,6 +195,44 @@ impl CheckpointStore for MemoryEventStore {
     async fn list_checkpoints(&self) -> Result<Vec<Checkpoint>, CheckpointError> {
         self.open()?;
         Ok(self.shared.followers.list())
+    }
+}
+
+#[async_trait]
+impl DeadLetterStore for MemoryEventStore {
+    async fn park_dead_letter(&self, letter: &DeadLetter, epoch: Option<Epoch>) -> Result<(), CheckpointError> {
+        self.open()?;
+        self.shared.followers.park(letter, epoch)
+    }
+
+    async fn dead_letters(
+        &self,
+        handler: Option<&ProjectionName>,
+        after: Option<&DeadLetterId>,
+        limit: PageSize,
+    ) -> Result<Vec<DeadLetter>, EventStoreError> {
+        self.open()?;
+        Ok(self.shared.followers.letters(handler, after, limit))
+    }
+
+    async fn dead_letter(&self, id: &DeadLetterId) -> Result<Option<DeadLetter>, EventStoreError> {
+        self.open()?;
+        Ok(self.shared.followers.letter(id))
+    }
+
+    async fn discard_dead_letter(&self, id: &DeadLetterId) -> Result<bool, EventStoreError> {
+        self.open()?;
+        Ok(self.shared.followers.discard(id))
+    }
+
+    async fn discard_dead_letters_after(
+        &self,
+        handler: &ProjectionName,
+        after: Option<GlobalPosition>,
+        epoch: Option<Epoch>,
+    ) -> Result<u64, CheckpointError> {
+        self.open()?;
+        self.shared.followers.discard_after(handler, after, epoch)
     }
 }
 

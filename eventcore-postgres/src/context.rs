@@ -1,13 +1,15 @@
 //! The transaction that exactly-once projections apply their pages in.
 
 use crate::checkpoint::{Save, fence};
+use crate::dead_letter::{Park, about, discard_sql};
 use crate::fault::{Fault, store_error};
 use crate::retry::Retry;
 use crate::rows::column;
 use crate::store::PostgresEventStore;
 use async_trait::async_trait;
 use eventcore::{
-    Checkpoint, CheckpointError, CheckpointStore, Epoch, EventStoreError, ProjectionContext, ProjectionName, UnitOfWork,
+    Checkpoint, CheckpointError, CheckpointStore, DeadLetter, DeadLetterId, Epoch, EventStoreError, ProjectionContext,
+    ProjectionName, UnitOfWork,
 };
 use sqlx::{AssertSqlSafe, PgConnection, Postgres, Transaction};
 use tokio::sync::OwnedSemaphorePermit;
@@ -129,5 +131,18 @@ impl UnitOfWork<PgContext> for PostgresEventStore {
             Err(error) if Fault::of(&error) == Fault::Lost => Ok(()),
             Err(error) => Err(store_error(error).into()),
         }
+    }
+
+    async fn park(&self, context: &mut PgContext, letter: &DeadLetter, _epoch: Epoch) -> Result<(), CheckpointError> {
+        // The epoch was found in force when the page began, and the lock on the lease keeps it so.
+        let park = Park::new(&self.config().schema, letter)?;
+        park.statement().execute(context.connection()).await.map_err(store_error)?;
+        Ok(())
+    }
+
+    async fn unpark(&self, context: &mut PgContext, id: &DeadLetterId) -> Result<bool, CheckpointError> {
+        let sql = discard_sql(&self.config().schema);
+        let rows = about(&sql, id).fetch_all(context.connection()).await.map_err(store_error)?;
+        Ok(!rows.is_empty())
     }
 }

@@ -23,6 +23,7 @@ mod checkpoint;
 mod config;
 mod connections;
 mod context;
+mod dead_letter;
 mod error;
 mod fault;
 mod feed;

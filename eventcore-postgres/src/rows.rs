@@ -98,7 +98,8 @@ pub(crate) fn cursor(at: i64, id: Uuid) -> Result<LogCursor, EventStoreError> {
     Ok(LogCursor { position: position(at)?, event_id: event_id(id)? })
 }
 
-fn valid<T, E: StdError + Send + Sync + 'static>(
+/// A value that a constructor accepts, or an error that says what was not as expected.
+pub(crate) fn valid<T, E: StdError + Send + Sync + 'static>(
     value: Result<T, E>,
     what: impl FnOnce() -> String,
 ) -> Result<T, EventStoreError> {

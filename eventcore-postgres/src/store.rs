@@ -3,6 +3,7 @@
 use crate::append::{Appends, append_in_transaction};
 use crate::checkpoint::Checkpoints;
 use crate::connections::Connections;
+use crate::dead_letter::DeadLetters;
 use crate::feed::Feed;
 use crate::leadership::Leases;
 use crate::notify::Notifier;
@@ -13,10 +14,10 @@ use crate::tail::Tail;
 use crate::{ConnectError, PostgresConfig, schema};
 use async_trait::async_trait;
 use eventcore::{
-    AppendRequest, Appended, Checkpoint, CheckpointError, CheckpointStore, Epoch, EventFilter, EventReader, EventStore,
-    EventStoreError, GlobalPosition, Leadership, LeadershipError, LineageId, LogCursor, LogWatch, Page, PageSize,
-    ProjectionName, ProjectorCoordinator, ReadStreams, StreamId, StreamPage, StreamVersion, StreamsRead, Timestamp,
-    WriterJoin,
+    AppendRequest, Appended, Checkpoint, CheckpointError, CheckpointStore, DeadLetter, DeadLetterId, DeadLetterStore,
+    Epoch, EventFilter, EventReader, EventStore, EventStoreError, GlobalPosition, Leadership, LeadershipError,
+    LineageId, LogCursor, LogWatch, Page, PageSize, ProjectionName, ProjectorCoordinator, ReadStreams, StreamId,
+    StreamPage, StreamVersion, StreamsRead, Timestamp, WriterJoin,
 };
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
@@ -57,6 +58,7 @@ struct Shared {
     tail: Arc<Tail>,
     notifier: Arc<Notifier>,
     checkpoints: Checkpoints,
+    dead_letters: DeadLetters,
     leases: Arc<Leases>,
     pages: Arc<Semaphore>,
     closed: CancellationToken,
@@ -152,6 +154,7 @@ impl PostgresEventStore {
             reads: Reads::spawn(connections.clone(), &config),
             feed: Feed::new(connections.clone(), config.schema.clone(), Patience::of(&config)),
             checkpoints: Checkpoints::new(connections.clone(), &config),
+            dead_letters: DeadLetters::new(connections.clone(), &config),
             pages: Arc::new(Semaphore::new(pages)),
             _stop: closed.clone().drop_guard(),
             connections,
@@ -374,6 +377,44 @@ impl CheckpointStore for PostgresEventStore {
     async fn list_checkpoints(&self) -> Result<Vec<Checkpoint>, CheckpointError> {
         self.open()?;
         self.0.checkpoints.list().await
+    }
+}
+
+#[async_trait]
+impl DeadLetterStore for PostgresEventStore {
+    async fn park_dead_letter(&self, letter: &DeadLetter, epoch: Option<Epoch>) -> Result<(), CheckpointError> {
+        self.open()?;
+        self.0.dead_letters.park(letter, epoch).await
+    }
+
+    async fn dead_letters(
+        &self,
+        handler: Option<&ProjectionName>,
+        after: Option<&DeadLetterId>,
+        limit: PageSize,
+    ) -> Result<Vec<DeadLetter>, EventStoreError> {
+        self.open()?;
+        self.0.dead_letters.list(handler, after, limit).await
+    }
+
+    async fn dead_letter(&self, id: &DeadLetterId) -> Result<Option<DeadLetter>, EventStoreError> {
+        self.open()?;
+        self.0.dead_letters.load(id).await
+    }
+
+    async fn discard_dead_letter(&self, id: &DeadLetterId) -> Result<bool, EventStoreError> {
+        self.open()?;
+        self.0.dead_letters.discard(id).await
+    }
+
+    async fn discard_dead_letters_after(
+        &self,
+        handler: &ProjectionName,
+        after: Option<GlobalPosition>,
+        epoch: Option<Epoch>,
+    ) -> Result<u64, CheckpointError> {
+        self.open()?;
+        self.0.dead_letters.discard_after(handler, after, epoch).await
     }
 }
 

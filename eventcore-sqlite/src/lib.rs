@@ -73,6 +73,7 @@ mod append;
 mod checkpoint;
 mod config;
 mod connection;
+mod dead_letter;
 mod decode;
 mod error;
 mod gate;

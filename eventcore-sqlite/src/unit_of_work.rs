@@ -1,13 +1,14 @@
 //! The context of exactly-once projections: a transaction of the store itself.
 
-use crate::checkpoint;
 use crate::gate::PageTurn;
 use crate::side::SideConnection;
 use crate::store::SqliteEventStore;
 use crate::workers::Worker;
+use crate::{checkpoint, dead_letter};
 use async_trait::async_trait;
 use eventcore::{
-    Checkpoint, CheckpointError, CheckpointStore, Epoch, EventStoreError, ProjectionContext, ProjectionName, UnitOfWork,
+    Checkpoint, CheckpointError, CheckpointStore, DeadLetter, DeadLetterId, Epoch, EventStoreError, ProjectionContext,
+    ProjectionName, UnitOfWork,
 };
 use rusqlite::Connection;
 use std::fmt;
@@ -98,6 +99,12 @@ impl SqliteContext {
         self.side.get_mut().unwrap_or_else(PoisonError::into_inner).connection()
     }
 
+    /// The connection, unless the projector has ended the transaction: then a write would stand by itself.
+    fn within_page(&mut self) -> Result<&Connection, EventStoreError> {
+        let side = self.side.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if side.is_in_transaction() { Ok(side.connection()) } else { Err(EventStoreError::storage(TransactionEnded)) }
+    }
+
     /// Gives the connection back after `last`, rolled back if `last` did not commit, and then the turn.
     fn end<R>(self, worker: &mut Worker<SideConnection>, last: impl FnOnce(&SideConnection) -> R) -> R {
         let _turn = self.turn;
@@ -162,5 +169,19 @@ impl UnitOfWork<SqliteContext> for SqliteEventStore {
             Ok(())
         };
         Ok(self.shared().side.workers.run_with_worker(end).await?)
+    }
+
+    async fn park(
+        &self,
+        context: &mut SqliteContext,
+        letter: &DeadLetter,
+        _epoch: Epoch,
+    ) -> Result<(), CheckpointError> {
+        // The epoch was found in force when the page began, and stays so until it ends.
+        Ok(dead_letter::park(context.within_page()?, letter)?)
+    }
+
+    async fn unpark(&self, context: &mut SqliteContext, id: &DeadLetterId) -> Result<bool, CheckpointError> {
+        Ok(dead_letter::discard(context.within_page()?, id)?)
     }
 }

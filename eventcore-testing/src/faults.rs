@@ -2,9 +2,10 @@
 
 use async_trait::async_trait;
 use eventcore::{
-    AppendRequest, Appended, Checkpoint, CheckpointError, CheckpointStore, Epoch, EventFilter, EventReader, EventStore,
-    EventStoreError, GlobalPosition, Leadership, LeadershipError, LineageId, LogCursor, LogWatch, Page, PageSize,
-    ProjectionName, ProjectorCoordinator, ReadStreams, StreamId, StreamPage, StreamVersion, StreamsRead, Timestamp,
+    AppendRequest, Appended, Checkpoint, CheckpointError, CheckpointStore, DeadLetter, DeadLetterId, DeadLetterStore,
+    Epoch, EventFilter, EventReader, EventStore, EventStoreError, GlobalPosition, Leadership, LeadershipError,
+    LineageId, LogCursor, LogWatch, Page, PageSize, ProjectionName, ProjectorCoordinator, ReadStreams, StreamId,
+    StreamPage, StreamVersion, StreamsRead, Timestamp,
 };
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -46,6 +47,7 @@ struct Plan {
     appends: VecDeque<AppendFault>,
     reads: VecDeque<ReadFault>,
     saves: VecDeque<SaveFault>,
+    parks: VecDeque<SaveFault>,
     acquisitions: VecDeque<LeadershipFault>,
     cut: bool,
 }
@@ -82,7 +84,7 @@ pub enum ReadFault {
     Delayed(Duration),
 }
 
-/// What happens with one checkpoint that is saved.
+/// What happens with one checkpoint that is saved, or one dead letter that is parked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SaveFault {
@@ -127,6 +129,11 @@ impl Faults {
         self.plan(|plan| plan.saves.extend(faults));
     }
 
+    /// Plans what happens with the next dead letters that are parked outside of a transaction.
+    pub fn of_parks(&self, faults: impl IntoIterator<Item = SaveFault>) {
+        self.plan(|plan| plan.parks.extend(faults));
+    }
+
     /// Plans what happens with the next leaderships that are asked for.
     pub fn of_acquisitions(&self, faults: impl IntoIterator<Item = LeadershipFault>) {
         self.plan(|plan| plan.acquisitions.extend(faults));
@@ -146,7 +153,8 @@ impl Faults {
     #[must_use]
     pub fn are_used_up(&self) -> bool {
         self.plan(|plan| {
-            plan.appends.is_empty() && plan.reads.is_empty() && plan.saves.is_empty() && plan.acquisitions.is_empty()
+            let saved = plan.saves.is_empty() && plan.parks.is_empty();
+            plan.appends.is_empty() && plan.reads.is_empty() && saved && plan.acquisitions.is_empty()
         })
     }
 
@@ -316,6 +324,51 @@ impl<S: CheckpointStore> CheckpointStore for FaultyStore<S> {
     async fn list_checkpoints(&self) -> Result<Vec<Checkpoint>, CheckpointError> {
         self.reach().await?;
         self.store.list_checkpoints().await
+    }
+}
+
+#[async_trait]
+impl<S: DeadLetterStore> DeadLetterStore for FaultyStore<S> {
+    async fn park_dead_letter(&self, letter: &DeadLetter, epoch: Option<Epoch>) -> Result<(), CheckpointError> {
+        consume_budget().await;
+        match self.faults.plan(|plan| plan.parks.pop_front()) {
+            None | Some(SaveFault::None) => self.store.park_dead_letter(letter, epoch).await,
+            Some(SaveFault::Unavailable) => Err(EventStoreError::unavailable(InjectedFault).into()),
+            Some(SaveFault::AnswerLost) => {
+                self.store.park_dead_letter(letter, epoch).await?;
+                Err(EventStoreError::outcome_unknown(InjectedFault).into())
+            }
+        }
+    }
+
+    async fn dead_letters(
+        &self,
+        handler: Option<&ProjectionName>,
+        after: Option<&DeadLetterId>,
+        limit: PageSize,
+    ) -> Result<Vec<DeadLetter>, EventStoreError> {
+        consume_budget().await;
+        self.store.dead_letters(handler, after, limit).await
+    }
+
+    async fn dead_letter(&self, id: &DeadLetterId) -> Result<Option<DeadLetter>, EventStoreError> {
+        consume_budget().await;
+        self.store.dead_letter(id).await
+    }
+
+    async fn discard_dead_letter(&self, id: &DeadLetterId) -> Result<bool, EventStoreError> {
+        consume_budget().await;
+        self.store.discard_dead_letter(id).await
+    }
+
+    async fn discard_dead_letters_after(
+        &self,
+        handler: &ProjectionName,
+        after: Option<GlobalPosition>,
+        epoch: Option<Epoch>,
+    ) -> Result<u64, CheckpointError> {
+        consume_budget().await;
+        self.store.discard_dead_letters_after(handler, after, epoch).await
     }
 }
 

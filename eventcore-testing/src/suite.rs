@@ -217,6 +217,25 @@ macro_rules! __for_each_case {
                 only_the_epoch_in_force_may_save
                 a_replaced_leader_saves_nothing_more
             }
+            dead_letters: Nothing {
+                a_dead_letter_comes_back_as_parked
+                a_later_letter_about_an_event_replaces_the_earlier
+                dead_letters_are_listed_by_handler_and_position
+                a_discarded_letter_is_gone_and_the_others_stay
+                letters_about_events_that_come_again_are_discarded
+                a_replaced_leader_parks_nothing
+            }
+            parking: Nothing {
+                a_failed_event_becomes_a_dead_letter_and_the_others_go_on
+                an_event_whose_attempts_are_used_up_is_parked
+                the_checkpoint_does_not_pass_an_event_that_could_not_be_parked
+                a_read_model_in_memory_tells_of_its_latest_run
+                a_letter_of_an_event_that_comes_again_makes_way
+                a_replayed_letter_is_applied_and_gone
+                a_letter_that_fails_again_stays_with_its_new_errors
+                letters_are_replayed_by_the_leader_alone
+                what_comes_again_by_itself_is_not_replayed
+            }
             leadership: Nothing {
                 a_second_leader_is_refused
                 other_projections_have_leaders_of_their_own
@@ -292,6 +311,7 @@ macro_rules! __for_each_case {
             reopening: Durable {
                 events_receipts_and_versions_outlive_the_store
                 checkpoints_and_epochs_outlive_the_store
+                dead_letters_outlive_the_store
                 every_append_acknowledged_before_closing_is_there
             }
         }

@@ -64,6 +64,11 @@ macro_rules! __for_each_transactional_case {
             a_projection_that_is_stopped_applies_every_event_once
             a_page_cut_short_applies_every_event_once
             an_event_left_out_leaves_no_other_out
+            a_letter_and_its_checkpoint_are_committed_together
+            a_page_rolled_back_neither_parks_nor_unparks
+            a_page_of_a_replaced_leader_parks_nothing
+            a_failed_event_is_parked_with_its_page
+            a_replayed_letter_takes_effect_once
             writers_and_a_projection_go_on_side_by_side
             the_read_model_outlives_the_store
         }

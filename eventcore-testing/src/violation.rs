@@ -114,6 +114,13 @@ impl<E: StdError + Send + Sync + 'static> From<eventcore::ProjectionError<E>> fo
     }
 }
 
+impl<E: StdError + Send + Sync + 'static> From<eventcore::ReplayError<E>> for ContractViolation {
+    #[track_caller]
+    fn from(error: eventcore::ReplayError<E>) -> Self {
+        Self::Failed { source: error.into(), location: Location::caller() }
+    }
+}
+
 /// Leaves a case with [`ContractViolation::Broken`] unless a condition holds.
 macro_rules! ensure {
     ($condition:expr, $($what:tt)+) => {

@@ -16,12 +16,14 @@
 //! - Commands: [`derive(Command)`](derive@Command), [`CommandLogic`], [`execute`], [`CommandExecutor`], [`RetryPolicy`].
 //! - Projections: [`Projector`], [`run_projection`], [`ProjectionConfig`], [`EventFilter`], [`reset_projection`]; many at
 //!   once, supervised: [`ProjectionManager`].
+//! - Events that a projection gave up on: [`FailureStrategy::DeadLetter`], [`DeadLetter`], [`replay_dead_letter`].
 //! - Following the log by hand: [`subscribe`], which loses nothing, and [`subscribe_lossy`], which slows nobody; waiting for
 //!   a follower: [`Progress`].
 //! - Watching a few streams as one folded state: [`watch`], and [`watch_durable`], which remembers what it has shown.
 //! - The machines behind all this, for those who write a driver of their own: [`decide`], [`ProjectionMachine`],
 //!   [`FeedMachine`].
-//! - Ports, for adapters: [`EventStore`], [`EventReader`], [`CheckpointStore`], [`ProjectorCoordinator`], [`UnitOfWork`],
+//! - Ports, for adapters: [`EventStore`], [`EventReader`], [`CheckpointStore`], [`ProjectorCoordinator`], [`DeadLetterStore`],
+//!   [`UnitOfWork`],
 //!   all at once [`Backend`]; and the group-commit writer, [`spawn_writer`].
 //!
 //! # A command

@@ -1,11 +1,13 @@
 //! What outlives a store that is closed and opened again.
 
 use super::checkpoints::checkpoint;
+use super::dead_letters::letter;
 use crate::Environment;
 use crate::fixtures::*;
 use crate::violation::{ensure, ensure_eq};
 use eventcore::{
-    Appended, CheckpointStore, EventFilter, EventReader, EventStore, ExpectedVersion, PageSize, ProjectorCoordinator,
+    Appended, CheckpointStore, DeadLetterStore, EventFilter, EventReader, EventStore, ExpectedVersion, PageSize,
+    ProjectorCoordinator,
 };
 use std::sync::Arc;
 
@@ -50,6 +52,21 @@ pub(crate) async fn checkpoints_and_epochs_outlive_the_store(env: &Environment) 
     store.save_checkpoint(&saved, old).await?;
     let leader = store.acquire(&saved.name).await?;
     ensure!(leader.epoch() > old, "epoch {} after {old}", leader.epoch());
+    Ok(())
+}
+
+pub(crate) async fn dead_letters_outlive_the_store(env: &Environment) -> Outcome {
+    let place = env.place().await?;
+    let store = place.open().await?;
+    for position in [3, 30] {
+        store.park_dead_letter(&letter("balances", position)?, None).await?;
+    }
+    let before = store.dead_letters(None, None, PageSize::default()).await?;
+    ensure_eq!(before.len(), 2, "dead letters");
+    store.close().await?;
+    drop(store);
+    let store = place.open().await?;
+    ensure_eq!(store.dead_letters(None, None, PageSize::default()).await?, before, "dead letters");
     Ok(())
 }
 

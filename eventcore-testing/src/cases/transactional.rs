@@ -1,6 +1,8 @@
 //! Contexts that commit a read model together with its checkpoint. These cases run on the adapter's own types.
 
 use super::checkpoints::{checkpoint, eventually_acquired};
+// The cases of one list, in files of their own.
+pub(crate) use super::parking_in_pages::*;
 use crate::domain::Money;
 use crate::fixtures::*;
 use crate::harness::HarnessError;
@@ -24,22 +26,22 @@ pub(crate) struct Bench<H: TransactionalHarness> {
 }
 
 impl<H: TransactionalHarness> Bench<H> {
-    async fn value(&self, key: &str) -> Checked<Option<i64>> {
+    pub(super) async fn value(&self, key: &str) -> Checked<Option<i64>> {
         Ok(self.harness.value(&self.store, key).await?)
     }
 
     /// The last position that the checkpoint of a follower tells.
-    async fn resumes_at(&self, name_of: &str) -> Checked<Option<u64>> {
+    pub(super) async fn resumes_at(&self, name_of: &str) -> Checked<Option<u64>> {
         let checkpoint = UnitOfWork::<H::Context>::resume(&self.store, &name(name_of)?).await?;
         Ok(checkpoint.and_then(|checkpoint| checkpoint.cursor).map(|cursor| cursor.position.get()))
     }
 
-    fn projector(&self) -> Summing<H> {
-        Summing { harness: Arc::clone(&self.harness), fails_at: None, skips: false, stops_at: None }
+    pub(super) fn projector(&self) -> Summing<H> {
+        Summing { harness: Arc::clone(&self.harness), fails_at: None, strategy: FailureStrategy::Fatal, stops_at: None }
     }
 
     /// Whether the read model holds every deposit once.
-    async fn holds(&self, count: i64) -> Outcome {
+    pub(super) async fn holds(&self, count: i64) -> Outcome {
         ensure_eq!(self.value("count").await?, Some(count), "deposits applied to the read model");
         ensure_eq!(self.value("sum").await?, Some(count * (count + 1) / 2), "sum of deposits of 1 to {count}");
         let head = self.store.head().await?.map(eventcore::GlobalPosition::get);
@@ -49,17 +51,17 @@ impl<H: TransactionalHarness> Bench<H> {
 }
 
 /// Counts and sums deposits in the read model.
-struct Summing<H> {
-    harness: Arc<H>,
+pub(super) struct Summing<H> {
+    pub(super) harness: Arc<H>,
     /// At which amount it fails, after having written.
-    fails_at: Option<i64>,
-    skips: bool,
+    pub(super) fails_at: Option<i64>,
+    pub(super) strategy: FailureStrategy,
     /// At which amount it is told to stop.
-    stops_at: Option<(i64, CancellationToken)>,
+    pub(super) stops_at: Option<(i64, CancellationToken)>,
 }
 
 #[derive(Debug, Error)]
-enum SummingError {
+pub(super) enum SummingError {
     #[error("it was told to fail")]
     OnPurpose,
     #[error("the read model failed")]
@@ -77,9 +79,6 @@ impl<H: TransactionalHarness> Projector for Summing<H> {
 
     async fn apply(&mut self, event: &RecordedEvent<Money>, context: &mut H::Context) -> Result<(), SummingError> {
         let amount = event.payload().change();
-        if self.fails_at == Some(amount) && self.skips {
-            return Err(SummingError::OnPurpose);
-        }
         self.harness.add(context, "count", 1).await.map_err(SummingError::ReadModel)?;
         self.harness.add(context, "sum", amount).await.map_err(SummingError::ReadModel)?;
         if self.fails_at == Some(amount) {
@@ -92,12 +91,12 @@ impl<H: TransactionalHarness> Projector for Summing<H> {
     }
 
     fn on_error(&mut self, _: &FailureContext<'_, SummingError>) -> FailureStrategy {
-        if self.skips { FailureStrategy::Skip } else { FailureStrategy::Fatal }
+        self.strategy
     }
 }
 
 /// Appends deposits of `from` to `to`, a few at a time.
-async fn deposit(store: &(impl EventStore + ?Sized), from: i64, to: i64) -> Outcome {
+pub(super) async fn deposit(store: &(impl EventStore + ?Sized), from: i64, to: i64) -> Outcome {
     let account = stream("account")?;
     let amounts: Vec<_> = (from..=to).collect();
     for amounts in amounts.chunks(3) {
@@ -110,7 +109,7 @@ async fn deposit(store: &(impl EventStore + ?Sized), from: i64, to: i64) -> Outc
     Ok(())
 }
 
-fn pages_of(events: u32) -> Checked<ProjectionConfig> {
+pub(super) fn pages_of(events: u32) -> Checked<ProjectionConfig> {
     Ok(ProjectionConfig::default().page_size(PageSize::try_new(events)?))
 }
 
@@ -290,7 +289,7 @@ pub(crate) async fn a_page_cut_short_applies_every_event_once<H: TransactionalHa
 
 pub(crate) async fn an_event_left_out_leaves_no_other_out<H: TransactionalHarness>(bench: &Bench<H>) -> Outcome {
     deposit(&bench.store, 1, 30).await?;
-    let projector = Summing { fails_at: Some(8), skips: true, ..bench.projector() };
+    let projector = Summing { fails_at: Some(8), strategy: FailureStrategy::Skip, ..bench.projector() };
     let outcome = run_projection(projector, &bench.store, pages_of(10)?).await?;
     ensure_eq!((outcome.applied, outcome.skipped), (29, 1), "deposits applied and left out");
     ensure_eq!(bench.value("count").await?, Some(29), "deposits in the read model");

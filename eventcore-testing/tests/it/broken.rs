@@ -183,6 +183,32 @@ defects! {
     CheckpointForgotten => checkpoint_forgotten caught by a_page_commits_effects_and_checkpoint_together;
     /// a page of a leader that was replaced commits its effects
     EffectsInSpiteOfFencing => effects_in_spite_of_fencing caught by a_page_of_a_replaced_leader_does_nothing;
+    /// a letter is answered and not kept
+    ParksNothing => parks_nothing caught by a_failed_event_becomes_a_dead_letter_and_the_others_go_on;
+    /// of the errors of a letter only the outermost is kept
+    CausesLost => causes_lost caught by a_dead_letter_comes_back_as_parked;
+    /// the first letter about an event stays
+    LettersNeverReplaced => letters_never_replaced caught by a_later_letter_about_an_event_replaces_the_earlier;
+    /// letters are listed by position, whoever they are from
+    LettersByPosition => letters_by_position caught by dead_letters_are_listed_by_handler_and_position;
+    /// a page of letters begins with the last of the one before
+    LetterPagesOverlap => letter_pages_overlap caught by dead_letters_are_listed_by_handler_and_position;
+    /// one letter is discarded, and with it all of its handler
+    DiscardsTheWholeHandler => discards_the_whole_handler caught by a_discarded_letter_is_gone_and_the_others_stay;
+    /// of the letters after a position the one at the position is discarded too
+    DiscardsTheLastToo => discards_the_last_too caught by letters_about_events_that_come_again_are_discarded;
+    /// a leader that was replaced parks letters
+    ParksInSpiteOfFencing => parks_in_spite_of_fencing caught by a_replaced_leader_parks_nothing;
+    /// a letter does not wait for the commit of its page
+    ParksAtOnce => parks_at_once caught by a_letter_and_its_checkpoint_are_committed_together;
+    /// a page that is rolled back parks its letters
+    RollbackParks => rollback_parks caught by a_page_rolled_back_neither_parks_nor_unparks;
+    /// a page of a leader that was replaced parks its letters
+    LettersInSpiteOfFencing => letters_in_spite_of_fencing caught by a_page_of_a_replaced_leader_parks_nothing;
+    /// a letter that was replayed stays
+    UnparksInName => unparks_in_name caught by a_replayed_letter_takes_effect_once;
+    /// a letter that is replayed does not wait for the commit of its page
+    UnparksAtOnce => unparks_at_once caught by a_page_rolled_back_neither_parks_nor_unparks;
 }
 
 /// Runs the suite on stores with the defect, all cases at once: `expected` has to be among those that notice.

@@ -38,6 +38,7 @@ struct State {
     activity: Activity,
     applied: u64,
     skipped: u64,
+    parked: u64,
     has_been_live: bool,
     ended: bool,
 }
@@ -93,11 +94,17 @@ impl Progress {
         self.0.borrow().activity
     }
 
-    /// How many events it applied in this run, and how many it left out because they failed.
+    /// How many events it applied in this run, and how many it skipped because they failed.
     #[must_use]
     pub fn counts(&self) -> (u64, u64) {
         let state = self.0.borrow();
         (state.applied, state.skipped)
+    }
+
+    /// How many events became dead letters in this run.
+    #[must_use]
+    pub fn parked(&self) -> u64 {
+        self.0.borrow().parked
     }
 
     /// Returns when the follower does `activity`.
@@ -165,11 +172,11 @@ impl Progress {
         });
     }
 
-    /// So many events were applied and left out by now.
-    pub(crate) fn count(&self, applied: u64, skipped: u64) {
+    /// So many events were applied, skipped and parked by now.
+    pub(crate) fn count(&self, applied: u64, skipped: u64, parked: u64) {
         self.0.send_if_modified(|state| {
-            let news = (state.applied, state.skipped) != (applied, skipped);
-            (state.applied, state.skipped) = (applied, skipped);
+            let news = (state.applied, state.skipped, state.parked) != (applied, skipped, parked);
+            (state.applied, state.skipped, state.parked) = (applied, skipped, parked);
             news
         });
     }

@@ -274,6 +274,7 @@ fn status(follower: &Follower, head: Option<GlobalPosition>) -> ProjectionStatus
         lag_time,
         applied,
         skipped,
+        parked: progress.parked(),
         rate: follower.rate(),
         leader: matches!(activity, Activity::CatchingUp | Activity::Live | Activity::Reconnecting),
         restarts: follower.restarts(),

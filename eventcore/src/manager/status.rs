@@ -44,6 +44,8 @@ pub struct ProjectionStatus {
     pub applied: u64,
     /// How many events it left out since it was started last, because they failed.
     pub skipped: u64,
+    /// How many events became dead letters since it was started last.
+    pub parked: u64,
     /// How many events it applied per second, in the last second that was measured; in the first one since it was started,
     /// on average since then.
     pub rate: f64,

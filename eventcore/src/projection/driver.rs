@@ -9,9 +9,10 @@ use super::protocol::{
 use super::report::{Meter, OnProgress, ProgressReport, lag};
 use super::{FailureContext, FailureStrategy, ProjectionConfig, ProjectionError, ProjectionFailure, Projector};
 use crate::{
-    Activity, Checkpoint, CheckpointError, CheckpointStore, Epoch, ErrorKind, EventFilter, EventReader, EventStore,
-    EventStoreError, EventType, FilterIdentity, GlobalPosition, Leadership, LeadershipError, LogCursor, LogWatch,
-    PageSize, Progress, ProjectionContext, ProjectionName, ProjectorCoordinator, Timestamp, UnitOfWork,
+    Activity, Checkpoint, CheckpointError, CheckpointStore, DeadLetter, DeadLetterId, Epoch, ErrorKind, EventFilter,
+    EventReader, EventStore, EventStoreError, EventType, FilterIdentity, GlobalPosition, Leadership, LeadershipError,
+    LogCursor, LogWatch, PageSize, Progress, ProjectionContext, ProjectionName, ProjectorCoordinator, Timestamp,
+    UnitOfWork,
 };
 use std::error::Error as StdError;
 use std::time::Duration;
@@ -30,6 +31,8 @@ pub struct ProjectionOutcome<P> {
     pub applied: u64,
     /// How many events were left out because they failed and the projector chose to skip them.
     pub skipped: u64,
+    /// How many events failed and became dead letters.
+    pub parked: u64,
 }
 
 /// Runs a projection: to the end of the log (batch, the default), or until told to stop (continuous).
@@ -67,6 +70,7 @@ where
         told: config.on_progress.clone(),
         meter: Meter::new(config.progress_interval),
         head: None,
+        letter: None,
     };
     run.drive(&config).instrument(span).await
 }
@@ -120,6 +124,8 @@ struct Run<'b, P: Projector, B: ?Sized> {
     meter: Meter,
     /// The head of the log, as far as it was asked for.
     head: Option<GlobalPosition>,
+    /// What will be parked if the machine says so: the event that failed last.
+    letter: Option<DeadLetter>,
 }
 
 /// After how many events that were applied without waiting for anything the clock is looked at.
@@ -148,7 +154,7 @@ where
             let signals =
                 Signals { now, stop: self.shutdown.is_set(), lost: self.lost.as_ref().is_some_and(CancelFlag::is_set) };
             // Only the delay before another attempt has a random part.
-            let retry = matches!(input, ProjectionInput::Applied(Applied::Retry(_)));
+            let retry = matches!(input, ProjectionInput::Applied(Applied::Retry(_) | Applied::RetryThenDeadLetter));
             let jitter = if retry { fastrand::f64() } else { 0.0 };
             let effect = machine.step(input, signals, jitter);
             if time_passed && self.meter.is_due(now) {
@@ -183,7 +189,8 @@ where
         finished.map_err(|stop| self.error(stop))?;
         let (applied, skipped) = machine.counts();
         let position = machine.cursor().map(|cursor| cursor.position);
-        Ok(ProjectionOutcome { projector: self.projector, position, applied, skipped })
+        let parked = machine.parked();
+        Ok(ProjectionOutcome { projector: self.projector, position, applied, skipped, parked })
     }
 
     /// An event that was applied without waiting took next to no time, but many of them do; at the end of the page the
@@ -205,7 +212,7 @@ where
             None => {}
         }
         let (applied, skipped) = machine.counts();
-        self.progress.count(applied, skipped);
+        self.progress.count(applied, skipped, machine.parked());
         self.progress.enter(machine.activity());
     }
 
@@ -222,7 +229,8 @@ where
         let position = machine.cursor().map(|cursor| cursor.position);
         let (lag, lag_time) = lag(position, self.head, self.progress.as_of(), Timestamp::now());
         let head = self.head;
-        let report = ProgressReport { position, head, lag, lag_time, applied, skipped, rate, activity };
+        let parked = machine.parked();
+        let report = ProgressReport { position, head, lag, lag_time, applied, skipped, parked, rate, activity };
         if !told.tell(&report) {
             self.told = None;
         }
@@ -236,8 +244,7 @@ where
                 ProjectionInput::Done(Ok(()))
             }
             ProjectionEffect::Resume => {
-                let checkpoint = self.backend.resume(&self.name).await;
-                ProjectionInput::Resumed(checkpoint.map_err(|error| fault(error.into())))
+                ProjectionInput::Resumed(self.resume().await.map_err(|error| fault(error.into())))
             }
             ProjectionEffect::Probe(filter) => ProjectionInput::Probed(self.probe(&filter).await.map_err(fault)),
             ProjectionEffect::Verify(cursor) => {
@@ -248,6 +255,7 @@ where
                 ProjectionInput::Head(self.backend.head().await.map_err(|error| fault(error.into())))
             }
             ProjectionEffect::Begin => ProjectionInput::Done(self.begin().await.map_err(fault)),
+            ProjectionEffect::Park { index } => ProjectionInput::Done(self.park(index).await.map_err(fault)),
             ProjectionEffect::Commit(cursor) => ProjectionInput::Done(self.commit(cursor).await.map_err(fault)),
             ProjectionEffect::Rollback => ProjectionInput::Done(self.rollback().await.map_err(fault)),
             ProjectionEffect::Wait(time) => self.wait(time, true).await,
@@ -266,6 +274,19 @@ where
         self.lost = Some(CancelFlag::new(leadership.lost().clone()));
         self.leadership = Some(leadership);
         Ok(())
+    }
+
+    /// The checkpoint. What comes after it comes again, so letters about that are of no use any more.
+    async fn resume(&mut self) -> Result<Option<Checkpoint>, CheckpointError> {
+        let checkpoint = self.backend.resume(&self.name).await?;
+        let after = checkpoint.as_ref().and_then(|checkpoint| checkpoint.cursor).map(|cursor| cursor.position);
+        let id = after.map(|position| DeadLetterId { handler: self.name.clone(), position });
+        let one = PageSize::try_new(1).unwrap_or_default();
+        if !self.backend.dead_letters(Some(&self.name), id.as_ref(), one).await?.is_empty() {
+            let epoch = P::Context::DURABLE.then(|| self.epoch());
+            self.backend.discard_dead_letters_after(&self.name, after, epoch).await?;
+        }
+        Ok(checkpoint)
     }
 
     async fn probe(&mut self, filter: &EventFilter) -> Result<Option<(EventType, GlobalPosition)>, Failure<P>> {
@@ -320,7 +341,35 @@ where
             FailureStrategy::Fatal => Applied::Fatal(error),
             FailureStrategy::Skip => Applied::Skip,
             FailureStrategy::Retry => Applied::Retry(error),
+            FailureStrategy::DeadLetter => {
+                self.letter = Some(DeadLetter::new(self.name.clone(), header, attempt, &error));
+                Applied::DeadLetter
+            }
+            FailureStrategy::RetryThenDeadLetter => {
+                self.letter = Some(DeadLetter::new(self.name.clone(), header, attempt, &error));
+                Applied::RetryThenDeadLetter
+            }
         }
+    }
+
+    async fn park(&mut self, index: usize) -> Result<(), Failure<P>> {
+        let epoch = self.epoch();
+        let position = self.events.get(index).map(|event| event.header().position);
+        let letter = self.letter.as_ref().filter(|letter| Some(letter.id.position) == position);
+        let (Some(letter), Some(context)) = (letter, &mut self.context) else { return Err(out_of_step().into()) };
+        if let Err(error) = self.backend.park(context, letter, epoch).await {
+            if P::Context::TRANSACTIONAL {
+                self.roll_back_or_warn().await;
+            }
+            return Err(error.into());
+        }
+        tracing::warn!(
+            position = letter.id.position.get(),
+            event_type = letter.event_type.as_str(),
+            attempts = letter.attempts,
+            "an event became a dead letter"
+        );
+        Ok(())
     }
 
     async fn commit(&mut self, cursor: LogCursor) -> Result<(), Failure<P>> {
@@ -342,11 +391,15 @@ where
         }
     }
 
-    /// Leaves to another instance what this one does, with whatever page is open.
-    async fn step_down(&mut self) {
+    async fn roll_back_or_warn(&mut self) {
         if let Err(error) = self.rollback().await {
             tracing::warn!(error = &error as &dyn StdError, "a page could not be rolled back");
         }
+    }
+
+    /// Leaves to another instance what this one does, with whatever page is open.
+    async fn step_down(&mut self) {
+        self.roll_back_or_warn().await;
         self.lost = None;
         let Some(leadership) = self.leadership.take() else { return };
         if let Err(error) = self.backend.release(leadership).await {

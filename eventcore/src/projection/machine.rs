@@ -29,6 +29,8 @@ pub struct ProjectionMachine<X> {
     open: bool,
     /// How many of the uncommitted events were left out after a failure.
     left_out: u64,
+    /// How many of them became dead letters.
+    to_park: u64,
     /// Whether the page ends at or behind the target of a batch.
     last_page: bool,
     /// Whether the page is to be committed before it goes on.
@@ -57,6 +59,7 @@ pub struct ProjectionMachine<X> {
     now: Duration,
     applied: u64,
     skipped: u64,
+    parked: u64,
 }
 
 #[derive(Debug)]
@@ -72,6 +75,7 @@ enum Phase {
     Reading,
     Beginning,
     Applying(usize),
+    Parking(usize),
     Committing(LogCursor),
     RollingBack,
     SteppingDown,
@@ -89,11 +93,13 @@ enum After {
     Head,
     Read,
     Page,
+    Park,
 }
 
 #[derive(Debug)]
 enum Verdict<X> {
     Skip,
+    Park,
     Retry(Duration),
     Fatal(X),
 }
@@ -115,6 +121,7 @@ impl<X> ProjectionMachine<X> {
             next: 0,
             open: false,
             left_out: 0,
+            to_park: 0,
             last_page: false,
             commit_now: false,
             failed: None,
@@ -131,6 +138,7 @@ impl<X> ProjectionMachine<X> {
             now: Duration::ZERO,
             applied: 0,
             skipped: 0,
+            parked: 0,
         }
     }
 
@@ -140,10 +148,16 @@ impl<X> ProjectionMachine<X> {
         self.cursor
     }
 
-    /// How many events were applied and committed, and how many were left out after a failure.
+    /// How many events were applied and committed, and how many were skipped after a failure.
     #[must_use]
     pub const fn counts(&self) -> (u64, u64) {
         (self.applied, self.skipped)
+    }
+
+    /// How many events became dead letters.
+    #[must_use]
+    pub const fn parked(&self) -> u64 {
+        self.parked
     }
 
     /// How many events of the page in hand were applied and are not committed yet.
@@ -216,6 +230,12 @@ impl<X> ProjectionMachine<X> {
                 self.fault(fault, After::Resume)
             }
             (Phase::Applying(index), Input::Applied(applied)) => self.applied(index, applied, stop, jitter),
+            (Phase::Parking(index), Input::Done(Ok(()))) => {
+                self.failed = None;
+                self.to_park += 1;
+                self.leave_out(index, stop)
+            }
+            (Phase::Parking(_), Input::Done(Err(fault))) => self.not_parked(fault),
             (Phase::Committing(cursor), Input::Done(Ok(()))) => self.committed(cursor, stop),
             (Phase::RollingBack, Input::Done(Ok(()))) => {
                 self.open = false;
@@ -233,6 +253,8 @@ impl<X> ProjectionMachine<X> {
             (Phase::Pausing(After::Head), Input::Waited) => self.head(stop),
             (Phase::Pausing(After::Read), Input::Waited) => self.reverify(stop),
             (Phase::Pausing(After::Page), Input::Waited) => self.go_on(stop),
+            (Phase::Pausing(After::Park), Input::Waited) if stop => self.finish(),
+            (Phase::Pausing(After::Park), Input::Waited) => self.go_on(stop),
             _ => Effect::Finish(Err(Stop::OutOfStep)),
         }
     }
@@ -250,7 +272,7 @@ impl<X> ProjectionMachine<X> {
             return Effect::Finish(Ok(()));
         }
         self.page = PageShape::default();
-        (self.first, self.next, self.left_out) = (0, 0, 0);
+        (self.first, self.next, self.left_out, self.to_park) = (0, 0, 0, 0);
         (self.open, self.commit_now, self.last_page, self.saving) = (false, false, false, false);
         self.failed = None;
         self.ending = None;
@@ -394,9 +416,10 @@ impl<X> ProjectionMachine<X> {
                 return self.go_on(stop);
             }
             Applied::Skip => Verdict::Skip,
-            Applied::Retry(_) if attempt <= self.rules.retries => {
+            Applied::Retry(_) | Applied::RetryThenDeadLetter if attempt <= self.rules.retries => {
                 Verdict::Retry(self.rules.retry.delay(attempt, 0.5 + jitter / 2.0))
             }
+            Applied::RetryThenDeadLetter | Applied::DeadLetter => Verdict::Park,
             Applied::Retry(error) | Applied::Fatal(error) => Verdict::Fatal(error),
         };
         self.tried = (index, attempt);
@@ -412,16 +435,37 @@ impl<X> ProjectionMachine<X> {
     fn settle_failure(&mut self, stop: bool) -> Effect<X> {
         match self.failed.take() {
             Some((_, Verdict::Fatal(error))) => self.end(Err(error)),
-            Some((index, Verdict::Skip)) => {
-                self.next = index + 1;
-                self.left_out += 1;
-                // Committed at once, so that a later failure in this page does not bring it back.
-                self.commit_now = true;
-                self.go_on(stop)
+            Some((index, Verdict::Skip)) => self.leave_out(index, stop),
+            Some((index, Verdict::Park)) => {
+                // Until the letter is parked the event is a failed one, which may have to wait for the store.
+                self.failed = Some((index, Verdict::Park));
+                if !self.open {
+                    return self.enter(Phase::Beginning, Effect::Begin);
+                }
+                self.enter(Phase::Parking(index), Effect::Park { index })
             }
             Some((_, Verdict::Retry(delay))) if !stop => self.enter(Phase::Pausing(After::Page), Effect::Pause(delay)),
             _ => self.go_on(stop),
         }
+    }
+
+    /// The run goes on without this event.
+    fn leave_out(&mut self, index: usize, stop: bool) -> Effect<X> {
+        self.next = index + 1;
+        self.left_out += 1;
+        // Committed at once, so that a later failure in this page does not bring it back.
+        self.commit_now = true;
+        self.go_on(stop)
+    }
+
+    /// The letter could not be parked. Without a transaction nothing was lost, so only that is tried again.
+    fn not_parked(&mut self, fault: Fault<X>) -> Effect<X> {
+        self.uncommitted = true;
+        if self.rules.transactional {
+            self.open = false;
+            return self.fault(fault, After::Resume);
+        }
+        self.fault(fault, After::Park)
     }
 
     fn committed(&mut self, cursor: LogCursor, stop: bool) -> Effect<X> {
@@ -442,8 +486,9 @@ impl<X> ProjectionMachine<X> {
     /// The events since the last commit are done with.
     fn count_uncommitted(&mut self) {
         self.applied += self.uncommitted();
-        self.skipped += self.left_out;
-        self.left_out = 0;
+        self.skipped += self.left_out - self.to_park;
+        self.parked += self.to_park;
+        (self.left_out, self.to_park) = (0, 0);
         self.first = self.next;
     }
 
@@ -549,7 +594,7 @@ impl<X> ProjectionMachine<X> {
     fn enter(&mut self, phase: Phase, effect: Effect<X>) -> Effect<X> {
         self.activity = match (&phase, self.activity) {
             (Phase::Pausing(After::Standby), _) => Activity::Standby,
-            (Phase::Pausing(After::Acquire | After::Resume | After::Head | After::Read), _)
+            (Phase::Pausing(After::Acquire | After::Resume | After::Head | After::Read | After::Park), _)
             // A leadership that is no longer sure: whether another instance leads turns out when it is asked for again.
             | (Phase::SteppingDown, _) => Activity::Reconnecting,
             (Phase::Waiting, _) => Activity::Live,

@@ -8,6 +8,7 @@ mod machine;
 mod page;
 mod projector;
 mod protocol;
+mod replay;
 mod report;
 
 pub use config::{CheckpointPages, MaxConsecutiveFailures, MaxRetryAttempts, ProjectionConfig};
@@ -18,5 +19,6 @@ pub use projector::{FailureContext, FailureStrategy, ProjectionFailure, Projecto
 pub use protocol::{
     Applied, Fault, PageShape, ProjectionEffect, ProjectionInput, ProjectionRules, ProjectionStop, Signals,
 };
+pub use replay::{ReplayError, ReplayOutcome, replay_dead_letter, replay_dead_letters};
 pub use report::ProgressReport;
 pub(crate) use report::lag;

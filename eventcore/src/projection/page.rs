@@ -15,7 +15,7 @@ pub(super) enum PageEvent<E> {
 }
 
 impl<E: Event> PageEvent<E> {
-    fn new(event: RecordedEvent) -> Self {
+    pub(super) fn new(event: RecordedEvent) -> Self {
         let (header, payload) = event.into_parts();
         match E::decode(&header.event_type, header.schema_version, &payload) {
             Ok(event) => Self::Decoded(RecordedEvent::new(header, event)),

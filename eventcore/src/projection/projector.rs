@@ -91,6 +91,11 @@ pub enum FailureStrategy {
     Skip,
     /// The event is tried again after a delay, as often as the configuration allows; then it is fatal.
     Retry,
+    /// The event is left out and kept as a [`DeadLetter`](crate::DeadLetter), to be replayed or discarded later: in the
+    /// transaction of the page where there is one, else before the checkpoint. It is logged and counted.
+    DeadLetter,
+    /// As [`Retry`](Self::Retry), but when the attempts are used up the event becomes a dead letter.
+    RetryThenDeadLetter,
 }
 
 /// An event that could not be decoded or applied.

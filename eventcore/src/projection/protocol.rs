@@ -80,6 +80,11 @@ pub enum ProjectionEffect<X> {
         /// The how-manieth attempt, from 1.
         attempt: u32,
     },
+    /// Keep a dead letter about an event of the page, in the open context. Answer: [`Done`](ProjectionInput::Done).
+    Park {
+        /// Which one, from 0: the one that was applied last.
+        index: usize,
+    },
     /// Close the context and save the checkpoint. Answer: [`Done`](ProjectionInput::Done).
     Commit(LogCursor),
     /// Close the context without effect. Answer: [`Done`](ProjectionInput::Done).
@@ -141,8 +146,12 @@ pub enum Applied<X> {
     Ok,
     /// It failed, and is to be tried again.
     Retry(X),
+    /// It failed, and is to be tried again; when its attempts are used up, it becomes a dead letter.
+    RetryThenDeadLetter,
     /// It failed, and is to be left out.
     Skip,
+    /// It failed, and becomes a dead letter.
+    DeadLetter,
     /// It failed, and the run with it.
     Fatal(X),
 }

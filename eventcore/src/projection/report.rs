@@ -25,6 +25,8 @@ pub struct ProgressReport {
     pub applied: u64,
     /// How many events it left out in this run, because they failed.
     pub skipped: u64,
+    /// How many events failed in this run and became dead letters.
+    pub parked: u64,
     /// How many events it applied per second since the report before, or since it began.
     pub rate: f64,
     /// What it is doing; [`Activity::Idle`] in the last report of a run.

@@ -1,18 +1,18 @@
 //! All ports at once, and the ports through references and pointers.
 
 use super::{
-    AppendRequest, Appended, Checkpoint, CheckpointError, CheckpointStore, Epoch, EventFilter, EventReader, EventStore,
-    EventStoreError, Leadership, LeadershipError, LineageId, LogCursor, LogWatch, Page, PageSize, ProjectionName,
-    ProjectorCoordinator, ReadStreams, StreamPage, StreamsRead,
+    AppendRequest, Appended, Checkpoint, CheckpointError, CheckpointStore, DeadLetter, DeadLetterId, DeadLetterStore,
+    Epoch, EventFilter, EventReader, EventStore, EventStoreError, Leadership, LeadershipError, LineageId, LogCursor,
+    LogWatch, Page, PageSize, ProjectionName, ProjectorCoordinator, ReadStreams, StreamPage, StreamsRead,
 };
 use crate::{GlobalPosition, StreamId, StreamVersion, Timestamp};
 use async_trait::async_trait;
 use std::sync::Arc;
 
-/// Everything an application needs of a store. What implements the four ports is one; hold it as `Arc<dyn Backend>`.
-pub trait Backend: EventStore + EventReader + CheckpointStore + ProjectorCoordinator {}
+/// Everything an application needs of a store. What implements the five ports is one; hold it as `Arc<dyn Backend>`.
+pub trait Backend: EventStore + EventReader + CheckpointStore + ProjectorCoordinator + DeadLetterStore {}
 
-impl<T: EventStore + EventReader + CheckpointStore + ProjectorCoordinator + ?Sized> Backend for T {}
+impl<T: EventStore + EventReader + CheckpointStore + ProjectorCoordinator + DeadLetterStore + ?Sized> Backend for T {}
 
 macro_rules! forward_ports {
     ($($pointer:ty),+) => {$(
@@ -83,6 +83,35 @@ macro_rules! forward_ports {
             }
             async fn list_checkpoints(&self) -> Result<Vec<Checkpoint>, CheckpointError> {
                 (**self).list_checkpoints().await
+            }
+        }
+
+        #[async_trait]
+        impl<T: DeadLetterStore + ?Sized> DeadLetterStore for $pointer {
+            async fn park_dead_letter(&self, letter: &DeadLetter, epoch: Option<Epoch>) -> Result<(), CheckpointError> {
+                (**self).park_dead_letter(letter, epoch).await
+            }
+            async fn dead_letters(
+                &self,
+                handler: Option<&ProjectionName>,
+                after: Option<&DeadLetterId>,
+                limit: PageSize,
+            ) -> Result<Vec<DeadLetter>, EventStoreError> {
+                (**self).dead_letters(handler, after, limit).await
+            }
+            async fn dead_letter(&self, id: &DeadLetterId) -> Result<Option<DeadLetter>, EventStoreError> {
+                (**self).dead_letter(id).await
+            }
+            async fn discard_dead_letter(&self, id: &DeadLetterId) -> Result<bool, EventStoreError> {
+                (**self).discard_dead_letter(id).await
+            }
+            async fn discard_dead_letters_after(
+                &self,
+                handler: &ProjectionName,
+                after: Option<GlobalPosition>,
+                epoch: Option<Epoch>,
+            ) -> Result<u64, CheckpointError> {
+                (**self).discard_dead_letters_after(handler, after, epoch).await
             }
         }
 

@@ -7,6 +7,7 @@
 mod append;
 mod backend;
 mod checkpoint;
+mod dead_letter;
 mod error;
 mod filter;
 mod leadership;
@@ -23,6 +24,7 @@ pub use backend::Backend;
 pub use checkpoint::{
     Checkpoint, CheckpointError, CheckpointStore, FilterIdentity, LineageId, LogCursor, ProjectionName,
 };
+pub use dead_letter::{DeadLetter, DeadLetterId, DeadLetterStore};
 pub use error::{ErrorKind, EventStoreError, InvalidAppend};
 pub use filter::{EventFilter, StreamSelection};
 pub use leadership::{Epoch, Leadership, LeadershipError, ProjectorCoordinator};

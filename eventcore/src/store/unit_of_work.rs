@@ -1,6 +1,8 @@
 //! What a page of a projection is applied in.
 
-use super::{Checkpoint, CheckpointError, CheckpointStore, Epoch, ProjectionName};
+use super::{
+    Checkpoint, CheckpointError, CheckpointStore, DeadLetter, DeadLetterId, DeadLetterStore, Epoch, ProjectionName,
+};
 use async_trait::async_trait;
 
 /// The type of a projector's context, which chooses its guarantee.
@@ -28,14 +30,14 @@ impl ProjectionContext for () {
 
 /// Begins and ends what the pages of a projection are applied in.
 ///
-/// Every [`CheckpointStore`] does so for [`InMemory`] and for `()`; an adapter adds its own transaction type.
+/// Every store with checkpoints and dead letters does so for [`InMemory`] and for `()`; an adapter adds its own transaction type.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` has no pages in the context `{C}`",
     label = "this store cannot run a projector with that context",
     note = "the `Context` of a projector is `InMemory`, `()`, or the transaction type of the adapter it runs on"
 )]
 #[async_trait]
-pub trait UnitOfWork<C: ProjectionContext>: Send + Sync {
+pub trait UnitOfWork<C: ProjectionContext>: DeadLetterStore {
     /// The checkpoint to resume from.
     ///
     /// # Errors
@@ -60,10 +62,24 @@ pub trait UnitOfWork<C: ProjectionContext>: Send + Sync {
     /// # Errors
     /// What the store says.
     async fn rollback(&self, context: C) -> Result<(), CheckpointError>;
+
+    /// Keeps a dead letter, replacing the one about the same event: with the page where the context is transactional, else
+    /// at once.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Fenced`] if another leader took over, else what the store says.
+    async fn park(&self, context: &mut C, letter: &DeadLetter, epoch: Epoch) -> Result<(), CheckpointError>;
+
+    /// Throws a dead letter away that was replayed, and tells whether there was one: with the page where the context is
+    /// transactional, else at once.
+    ///
+    /// # Errors
+    /// What the store says.
+    async fn unpark(&self, context: &mut C, id: &DeadLetterId) -> Result<bool, CheckpointError>;
 }
 
 #[async_trait]
-impl<S: CheckpointStore + ?Sized> UnitOfWork<InMemory> for S {
+impl<S: CheckpointStore + DeadLetterStore + ?Sized> UnitOfWork<InMemory> for S {
     async fn resume(&self, _name: &ProjectionName) -> Result<Option<Checkpoint>, CheckpointError> {
         Ok(None)
     }
@@ -79,10 +95,19 @@ impl<S: CheckpointStore + ?Sized> UnitOfWork<InMemory> for S {
     async fn rollback(&self, _context: InMemory) -> Result<(), CheckpointError> {
         Ok(())
     }
+
+    async fn park(&self, _context: &mut InMemory, letter: &DeadLetter, _epoch: Epoch) -> Result<(), CheckpointError> {
+        // Every instance has a read model of its own, and none of them leads.
+        self.park_dead_letter(letter, None).await
+    }
+
+    async fn unpark(&self, _context: &mut InMemory, id: &DeadLetterId) -> Result<bool, CheckpointError> {
+        Ok(self.discard_dead_letter(id).await?)
+    }
 }
 
 #[async_trait]
-impl<S: CheckpointStore + ?Sized> UnitOfWork<()> for S {
+impl<S: CheckpointStore + DeadLetterStore + ?Sized> UnitOfWork<()> for S {
     async fn resume(&self, name: &ProjectionName) -> Result<Option<Checkpoint>, CheckpointError> {
         self.load_checkpoint(name).await
     }
@@ -97,5 +122,13 @@ impl<S: CheckpointStore + ?Sized> UnitOfWork<()> for S {
 
     async fn rollback(&self, _context: ()) -> Result<(), CheckpointError> {
         Ok(())
+    }
+
+    async fn park(&self, (): &mut (), letter: &DeadLetter, epoch: Epoch) -> Result<(), CheckpointError> {
+        self.park_dead_letter(letter, Some(epoch)).await
+    }
+
+    async fn unpark(&self, (): &mut (), id: &DeadLetterId) -> Result<bool, CheckpointError> {
+        Ok(self.discard_dead_letter(id).await?)
     }
 }

@@ -7,7 +7,7 @@ use eventcore::{
 };
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 /// What happens at one step of the store.
@@ -19,9 +19,11 @@ enum Chance {
     Crash,
     /// Another instance takes over.
     Fenced,
-    /// A poisonous event is skipped, retried, or fatal this time.
+    /// A poisonous event is skipped or retried this time.
     Skip,
     Retry,
+    /// It becomes a dead letter.
+    Park,
 }
 
 fn chance() -> impl Strategy<Value = Chance> {
@@ -32,6 +34,7 @@ fn chance() -> impl Strategy<Value = Chance> {
         1 => Just(Chance::Fenced),
         1 => Just(Chance::Skip),
         1 => Just(Chance::Retry),
+        1 => Just(Chance::Park),
     ]
 }
 
@@ -49,6 +52,10 @@ struct World {
     pending: Vec<u64>,
     checkpoint: Option<LogCursor>,
     skipped: Vec<u64>,
+    /// Dead letters that outlived everything.
+    letters: BTreeSet<u64>,
+    /// Dead letters of the open transaction.
+    pending_letters: BTreeSet<u64>,
     /// Effects that may come again: those not covered by a checkpoint when a crash or a fault happened.
     faults: usize,
 }
@@ -86,7 +93,7 @@ impl World {
                 return;
             }
             self.faults += 1;
-            self.pending.clear();
+            self.roll_back();
         }
         panic!("the batch does not end");
     }
@@ -120,11 +127,14 @@ impl World {
                     None => Ok(()),
                 }),
                 ProjectionEffect::StepDown => {
-                    self.pending.clear();
+                    self.roll_back();
                     ProjectionInput::Done(Ok(()))
                 }
                 ProjectionEffect::Resume => {
-                    self.pending.clear();
+                    self.roll_back();
+                    // What comes after the checkpoint comes again.
+                    let saved = self.checkpoint.map(|cursor| cursor.position.get());
+                    self.letters.retain(|position| Some(*position) <= saved);
                     ProjectionInput::Resumed(match fault {
                         Some(Fault::Transient(error)) => Err(Fault::Transient(error)),
                         _ => Ok(self.checkpoint.map(|cursor| self.stored(cursor))),
@@ -156,6 +166,7 @@ impl World {
                     let applied = match chance {
                         Chance::Skip => Applied::Skip,
                         Chance::Retry => Applied::Retry("not yet"),
+                        Chance::Park => Applied::DeadLetter,
                         _ => Applied::Ok,
                     };
                     match (&applied, self.transactional) {
@@ -169,18 +180,37 @@ impl World {
                     }
                     ProjectionInput::Applied(applied)
                 }
+                ProjectionEffect::Park { index } => {
+                    let position = page[index].position.get();
+                    match (fault, self.transactional) {
+                        (Some(fault), _) => {
+                            self.roll_back();
+                            ProjectionInput::Done(Err(fault))
+                        }
+                        (None, true) => {
+                            self.pending_letters.insert(position);
+                            ProjectionInput::Done(Ok(()))
+                        }
+                        (None, false) => {
+                            self.letters.insert(position);
+                            ProjectionInput::Done(Ok(()))
+                        }
+                    }
+                }
                 ProjectionEffect::Commit(cursor) => match fault {
                     Some(fault) => {
-                        self.pending.clear();
+                        self.roll_back();
                         ProjectionInput::Done(Err(fault))
                     }
                     None => {
                         self.effects.append(&mut self.pending);
+                        self.letters.append(&mut self.pending_letters);
                         assert!(Some(cursor.position) > self.checkpoint.map(|c| c.position), "a checkpoint went back");
                         for event in self.log.iter().filter(|event| event.position <= cursor.position) {
                             let position = event.position.get();
+                            let kept = self.letters.contains(&position);
                             assert!(
-                                self.effects.contains(&position) || self.skipped.contains(&position),
+                                kept || self.effects.contains(&position) || self.skipped.contains(&position),
                                 "the checkpoint ran ahead of the effect of {position}"
                             );
                         }
@@ -189,17 +219,24 @@ impl World {
                     }
                 },
                 ProjectionEffect::Rollback => {
-                    self.pending.clear();
+                    self.roll_back();
                     ProjectionInput::Done(Ok(()))
                 }
                 ProjectionEffect::Wait(time) | ProjectionEffect::Pause(time) => {
-                    assert!(!self.transactional || self.pending.is_empty(), "a transaction is held while waiting");
+                    let open = !self.pending.is_empty() || !self.pending_letters.is_empty();
+                    assert!(!self.transactional || !open, "a transaction is held while waiting");
                     self.now += time;
                     ProjectionInput::Waited
                 }
             };
         }
         panic!("the run does not end");
+    }
+
+    /// The open transaction is gone.
+    fn roll_back(&mut self) {
+        self.pending.clear();
+        self.pending_letters.clear();
     }
 
     fn stored(&self, cursor: LogCursor) -> Checkpoint {
@@ -229,6 +266,8 @@ fn world(events: u64, page: usize, transactional: bool, chances: Vec<Chance>) ->
         pending: Vec::new(),
         checkpoint: None,
         skipped: Vec::new(),
+        letters: BTreeSet::new(),
+        pending_letters: BTreeSet::new(),
         faults: 0,
     }
 }
@@ -246,7 +285,9 @@ proptest! {
         let expected: Vec<u64> = (1..=events).collect();
         let mut seen = world.effects.clone();
         prop_assert!(seen.windows(2).all(|pair| pair[0] < pair[1]), "out of order or twice: {seen:?}");
-        seen.extend(world.skipped.iter().filter(|position| !world.effects.contains(position)));
+        prop_assert!(seen.iter().all(|position| !world.letters.contains(position)), "applied, and a dead letter");
+        let left_out = world.skipped.iter().chain(&world.letters);
+        seen.extend(left_out.filter(|position| !world.effects.contains(position)));
         seen.sort_unstable();
         seen.dedup();
         prop_assert_eq!(seen, expected);
@@ -262,7 +303,8 @@ proptest! {
         let page = page * pages as usize;
         for position in 1..=events {
             let times = world.effects.iter().filter(|seen| **seen == position).count();
-            prop_assert!(times >= 1 || world.skipped.contains(&position), "{position} was lost");
+            let left_out = world.skipped.contains(&position) || world.letters.contains(&position);
+            prop_assert!(times >= 1 || left_out, "{position} was lost");
             prop_assert!(times <= 1 + world.faults, "{position} came {times} times with {} faults", world.faults);
         }
         prop_assert!(world.effects.len() <= events as usize + world.faults * page, "repeats exceed a page per fault");
@@ -635,4 +677,125 @@ fn without_a_checkpoint_the_store_has_answered_with_the_first_page() {
     assert_eq!(activity_after(ProjectionInput::Waited), Activity::Reconnecting);
     let shape = PageShape { end: world.log.last().copied(), events: world.log.clone(), more: false };
     assert_eq!(activity_after(ProjectionInput::Read(Ok(shape))), Activity::CatchingUp);
+}
+
+/// Runs a batch of one page with durable effects, where `answer` says what becomes of an event and `park` of a letter.
+/// Brings the effects as they came, in short, and how many events were applied, skipped and parked.
+fn batch_of_one_page(
+    rules: ProjectionRules,
+    log: &[LogCursor],
+    mut answer: impl FnMut(usize, u32) -> Applied<&'static str>,
+    mut park: impl FnMut(usize) -> Result<(), Fault<&'static str>>,
+) -> (Vec<String>, (u64, u64, u64)) {
+    let mut machine = ProjectionMachine::<&'static str>::new(rules);
+    let shape = PageShape { end: log.last().copied(), events: log.to_vec(), more: false };
+    let mut told = Vec::new();
+    let mut input = ProjectionInput::Start;
+    for _ in 0..1_000 {
+        let effect = machine.step(input, Signals::default(), 0.5);
+        input = match effect {
+            ProjectionEffect::Acquire => ProjectionInput::Acquired(Ok(())),
+            ProjectionEffect::Resume => ProjectionInput::Resumed(Ok(None)),
+            ProjectionEffect::Head => ProjectionInput::Head(Ok(log.last().map(|cursor| cursor.position))),
+            ProjectionEffect::Read { .. } => ProjectionInput::Read(Ok(shape.clone())),
+            ProjectionEffect::Begin => {
+                told.push("begin".to_owned());
+                ProjectionInput::Done(Ok(()))
+            }
+            ProjectionEffect::Apply { index, attempt } => {
+                told.push(format!("apply {index}"));
+                ProjectionInput::Applied(answer(index, attempt))
+            }
+            ProjectionEffect::Park { index } => {
+                told.push(format!("park {index}"));
+                ProjectionInput::Done(park(index))
+            }
+            ProjectionEffect::Commit(cursor) => {
+                told.push(format!("commit {}", cursor.position));
+                ProjectionInput::Done(Ok(()))
+            }
+            ProjectionEffect::Rollback => {
+                told.push("rollback".to_owned());
+                ProjectionInput::Done(Ok(()))
+            }
+            ProjectionEffect::Pause(_) => {
+                told.push("pause".to_owned());
+                ProjectionInput::Waited
+            }
+            ProjectionEffect::Finish(Ok(())) => {
+                let (applied, skipped) = machine.counts();
+                return (told, (applied, skipped, machine.parked()));
+            }
+            other => panic!("{other:?}"),
+        };
+    }
+    panic!("the run does not end");
+}
+
+fn second_is(failure: fn() -> Applied<&'static str>) -> impl FnMut(usize, u32) -> Applied<&'static str> {
+    move |index, _| if index == 1 { failure() } else { Applied::Ok }
+}
+
+#[test]
+fn a_dead_letter_is_parked_in_the_transaction_that_passes_its_event() {
+    let world = world(3, 10, true, Vec::new());
+    let dead = second_is(|| Applied::DeadLetter);
+    let (told, counts) = batch_of_one_page(world.rules(), &world.log, dead, |_| Ok(()));
+    let expected = [
+        "begin", "apply 0", "apply 1", "rollback", "begin", "apply 0", "commit 1", "begin", "park 1", "commit 2",
+        "begin", "apply 2", "commit 3",
+    ];
+    assert_eq!(told, expected);
+    assert_eq!(counts, (2, 0, 1));
+}
+
+#[test]
+fn a_dead_letter_of_a_projector_with_effects_of_its_own_is_parked_before_the_checkpoint_passes_it() {
+    let world = world(3, 10, false, Vec::new());
+    let dead = second_is(|| Applied::DeadLetter);
+    let (told, counts) = batch_of_one_page(world.rules(), &world.log, dead, |_| Ok(()));
+    let expected =
+        ["begin", "apply 0", "apply 1", "commit 1", "begin", "park 1", "commit 2", "begin", "apply 2", "commit 3"];
+    assert_eq!(told, expected);
+    assert_eq!(counts, (2, 0, 1));
+}
+
+#[test]
+fn an_event_whose_attempts_are_used_up_becomes_a_dead_letter_if_that_was_chosen() {
+    let world = world(3, 10, false, Vec::new());
+    let rules = ProjectionRules { retries: 2, ..world.rules() };
+    let dead = second_is(|| Applied::RetryThenDeadLetter);
+    let (told, counts) = batch_of_one_page(rules.clone(), &world.log, dead, |_| Ok(()));
+    let count = |what: &str| told.iter().filter(|effect| *effect == what).count();
+    assert_eq!((count("apply 1"), count("pause"), count("park 1")), (3, 2, 1), "{told:?}");
+    assert_eq!(counts, (2, 0, 1));
+
+    // One that succeeds in time does not.
+    let (told, counts) = batch_of_one_page(
+        rules,
+        &world.log,
+        |index, attempt| if (index, attempt) == (1, 1) { Applied::RetryThenDeadLetter } else { Applied::Ok },
+        |_| Ok(()),
+    );
+    assert!(!told.iter().any(|effect| effect == "park 1"), "{told:?}");
+    assert_eq!(counts, (3, 0, 0));
+}
+
+#[test]
+fn a_read_model_in_memory_applies_nothing_twice_because_a_letter_could_not_be_parked() {
+    let world = world(3, 10, false, Vec::new());
+    let rules = ProjectionRules { durable: false, ..world.rules() };
+    let mut faults = 2;
+    let park = |_| {
+        if faults == 0 {
+            return Ok(());
+        }
+        faults -= 1;
+        Err(Fault::Transient("unavailable"))
+    };
+    let (told, counts) = batch_of_one_page(rules, &world.log, second_is(|| Applied::DeadLetter), park);
+    let applied: Vec<_> = told.iter().filter(|effect| effect.starts_with("apply")).collect();
+    assert_eq!(applied, ["apply 0", "apply 1", "apply 2"], "{told:?}");
+    assert_eq!(told.iter().filter(|effect| *effect == "park 1").count(), 3, "{told:?}");
+    assert_eq!(counts, (2, 0, 1));
 }

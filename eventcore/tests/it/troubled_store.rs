@@ -2,10 +2,10 @@
 
 use async_trait::async_trait;
 use eventcore::{
-    AppendRequest, Appended, Checkpoint, CheckpointError, CheckpointStore, Epoch, EventFilter, EventReader, EventStore,
-    EventStoreError, GlobalPosition, Leadership, LeadershipError, LineageId, LogCursor, LogWatch, Page, PageSize,
-    Payload, ProjectionName, ProjectorCoordinator, ReadStreams, RecordedEvent, StreamId, StreamPage, StreamVersion,
-    StreamsRead, Timestamp,
+    AppendRequest, Appended, Checkpoint, CheckpointError, CheckpointStore, DeadLetter, DeadLetterId, DeadLetterStore,
+    Epoch, EventFilter, EventReader, EventStore, EventStoreError, GlobalPosition, Leadership, LeadershipError,
+    LineageId, LogCursor, LogWatch, Page, PageSize, Payload, ProjectionName, ProjectorCoordinator, ReadStreams,
+    RecordedEvent, StreamId, StreamPage, StreamVersion, StreamsRead, Timestamp,
 };
 use eventcore_memory::MemoryEventStore;
 use std::sync::Arc;
@@ -192,5 +192,36 @@ impl ProjectorCoordinator for TroubledStore {
     }
     async fn release(&self, leadership: Leadership) -> Result<(), LeadershipError> {
         self.store.release(leadership).await
+    }
+}
+
+#[async_trait]
+impl DeadLetterStore for TroubledStore {
+    async fn park_dead_letter(&self, letter: &DeadLetter, epoch: Option<Epoch>) -> Result<(), CheckpointError> {
+        self.check()?;
+        self.store.park_dead_letter(letter, epoch).await
+    }
+    async fn dead_letters(
+        &self,
+        handler: Option<&ProjectionName>,
+        after: Option<&DeadLetterId>,
+        limit: PageSize,
+    ) -> Result<Vec<DeadLetter>, EventStoreError> {
+        self.check()?;
+        self.store.dead_letters(handler, after, limit).await
+    }
+    async fn dead_letter(&self, id: &DeadLetterId) -> Result<Option<DeadLetter>, EventStoreError> {
+        self.store.dead_letter(id).await
+    }
+    async fn discard_dead_letter(&self, id: &DeadLetterId) -> Result<bool, EventStoreError> {
+        self.store.discard_dead_letter(id).await
+    }
+    async fn discard_dead_letters_after(
+        &self,
+        handler: &ProjectionName,
+        after: Option<GlobalPosition>,
+        epoch: Option<Epoch>,
+    ) -> Result<u64, CheckpointError> {
+        self.store.discard_dead_letters_after(handler, after, epoch).await
     }
 }

@@ -1,6 +1,7 @@
 //! A plain store whose promises can be broken one at a time.
 
 mod append;
+mod dead_letters;
 mod followers;
 mod read;
 mod transaction;
@@ -8,8 +9,8 @@ mod transaction;
 pub(crate) use crate::broken::Defect;
 
 use eventcore::{
-    Checkpoint, CommandId, Epoch, EventStoreError, LineageId, LogSignal, ProjectionName, Receipt, RecordedEvent,
-    StreamId,
+    Checkpoint, CommandId, DeadLetter, DeadLetterId, Epoch, EventStoreError, LineageId, LogSignal, ProjectionName,
+    Receipt, RecordedEvent, StreamId,
 };
 use eventcore_testing::{Harness, HarnessError, StoreLimits};
 use std::collections::{BTreeMap, HashMap};
@@ -38,6 +39,7 @@ struct State {
     /// The position given out last.
     last_position: u64,
     followers: BTreeMap<ProjectionName, Follower>,
+    letters: BTreeMap<DeadLetterId, DeadLetter>,
     /// The read model that transactions write to.
     values: BTreeMap<String, i64>,
     closed: bool,

@@ -2,13 +2,19 @@
 
 use super::{Defect, ModelStore};
 use async_trait::async_trait;
-use eventcore::{Checkpoint, CheckpointError, CheckpointStore, Epoch, ProjectionContext, ProjectionName, UnitOfWork};
+use eventcore::{
+    Checkpoint, CheckpointError, CheckpointStore, DeadLetter, DeadLetterId, DeadLetterStore, Epoch, ProjectionContext,
+    ProjectionName, UnitOfWork,
+};
 use eventcore_testing::{HarnessError, TransactionalHarness};
 
 /// Writes that wait for the commit.
 pub(crate) struct ModelTransaction {
     store: ModelStore,
     writes: Vec<(String, i64)>,
+    /// Letters parked, and letters thrown away.
+    parked: Vec<DeadLetter>,
+    unparked: Vec<DeadLetterId>,
 }
 
 impl ProjectionContext for ModelTransaction {
@@ -35,11 +41,13 @@ impl UnitOfWork<ModelTransaction> for ModelStore {
     async fn begin(&self, name: &ProjectionName, epoch: Epoch) -> Result<ModelTransaction, CheckpointError> {
         tokio::task::consume_budget().await;
         let current = self.open()?.followers.get(name).map_or(Epoch::NONE, |follower| follower.epoch);
-        let open_to_all = self.has(Defect::FencingIgnored) || self.has(Defect::EffectsInSpiteOfFencing);
+        let open_to_all = self.has(Defect::FencingIgnored)
+            || self.has(Defect::EffectsInSpiteOfFencing)
+            || self.has(Defect::LettersInSpiteOfFencing);
         if epoch != current && !open_to_all {
             return Err(CheckpointError::Fenced { name: name.clone(), epoch, current });
         }
-        Ok(ModelTransaction { store: self.clone(), writes: Vec::new() })
+        Ok(ModelTransaction { store: self.clone(), writes: Vec::new(), parked: Vec::new(), unparked: Vec::new() })
     }
 
     async fn commit(
@@ -60,6 +68,12 @@ impl UnitOfWork<ModelTransaction> for ModelStore {
                 *state.values.entry(key).or_default() += amount;
             }
         }
+        if fenced.is_ok() || self.has(Defect::LettersInSpiteOfFencing) {
+            page.parked.iter().for_each(|letter| self.park(&mut state.letters, letter));
+            if !self.has(Defect::UnparksInName) {
+                page.unparked.iter().for_each(|id| drop(state.letters.remove(id)));
+            }
+        }
         fenced
     }
 
@@ -70,7 +84,26 @@ impl UnitOfWork<ModelTransaction> for ModelStore {
                 *state.values.entry(key).or_default() += amount;
             }
         }
+        if self.has(Defect::RollbackParks) {
+            page.parked.iter().for_each(|letter| self.park(&mut state.letters, letter));
+        }
         Ok(())
+    }
+
+    async fn park(&self, page: &mut ModelTransaction, letter: &DeadLetter, _: Epoch) -> Result<(), CheckpointError> {
+        if self.has(Defect::ParksAtOnce) {
+            return self.park_dead_letter(letter, None).await;
+        }
+        page.parked.push(letter.clone());
+        Ok(())
+    }
+
+    async fn unpark(&self, page: &mut ModelTransaction, id: &DeadLetterId) -> Result<bool, CheckpointError> {
+        if self.has(Defect::UnparksAtOnce) {
+            return Ok(self.discard_dead_letter(id).await?);
+        }
+        page.unparked.push(id.clone());
+        Ok(self.open()?.letters.contains_key(id))
     }
 }
 
