@@ -6,10 +6,10 @@ use crate::fault::{Fault, store_error};
 use crate::rows::payload_size;
 use eventcore::EventStoreError;
 use futures_util::TryStreamExt;
-use sqlx::Postgres;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::query::Query;
+use sqlx::{Connection, Postgres};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -65,7 +65,12 @@ impl Patience {
             Ok(rows) => rows,
             Err(_) => Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())),
         };
-        if rows.as_ref().is_err_and(|error| Fault::of(error) == Fault::Lost) {
+        let Err(error) = &rows else { return rows };
+        // The server tells an error before it rolls back. Whoever tries again on another connection, or with a part, would
+        // meet the locks of the first try; an answer to anything more comes after they are released.
+        let lost = Fault::of(error) == Fault::Lost
+            || !matches!(tokio::time::timeout(self.answer_within, connection.ping()).await, Ok(Ok(())));
+        if lost {
             connection.close_on_drop();
         }
         rows

@@ -131,7 +131,7 @@ impl PostgresEventStore {
         let options = own_options(PgConnectOptions::clone(&pool.connect_options()), &config);
         let service = PgPoolOptions::new()
             .max_connections(2)
-            .acquire_timeout(Duration::from_secs(5))
+            .acquire_timeout(config.retry_for.max(Duration::from_secs(1)))
             .idle_timeout(None)
             .max_lifetime(None)
             .connect_lazy_with(options);

@@ -8,7 +8,11 @@ use eventcore_postgres::{PostgresConfig, PostgresEventStore, SchemaName};
 use eventcore_testing::HarnessError;
 use serde::{Deserialize, Serialize};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use std::time::Duration;
 use uuid::Uuid;
+
+/// How long anything may take that is waited for. It is an upper bound for what hangs, on a machine that has other work.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
 
 /// A log of its own on a server.
 #[derive(Debug, Clone)]
@@ -28,8 +32,12 @@ impl Log {
         Ok(Self { url, schema })
     }
 
+    /// So patient that a machine that stands still for some seconds costs nobody a lock, a leadership or a page. Tests of
+    /// what impatience does choose their own times.
     pub(crate) fn config(&self) -> PostgresConfig {
-        PostgresConfig::default().schema(self.schema.clone()).migrate_on_connect(true).max_connections(6)
+        let config = PostgresConfig::default().schema(self.schema.clone()).migrate_on_connect(true).max_connections(6);
+        let patient = config.retry_for(Duration::from_secs(60)).lock_timeout(Duration::from_secs(60));
+        patient.beat_interval(Duration::from_secs(30)).page_idle_timeout(Duration::from_secs(60))
     }
 
     pub(crate) async fn open(&self) -> Result<PostgresEventStore, HarnessError> {

@@ -1,6 +1,6 @@
 //! The connection breaks between the commit and its answer.
 
-use crate::fixtures::{CountUp, Log, event_of, stream};
+use crate::fixtures::{CountUp, Log, PATIENCE, event_of, stream};
 use crate::proxy::Proxy;
 use std::time::{Duration, Instant};
 
@@ -9,6 +9,7 @@ use eventcore::{
     ExpectedVersion, Fingerprint, ProjectionName, ProjectorCoordinator, StreamId, StreamVersion,
 };
 use eventcore_postgres::{PostgresConfig, PostgresEventStore};
+use sqlx::postgres::PgPoolOptions;
 
 /// A store whose connections go through a proxy.
 async fn behind_a_proxy() -> (Log, Proxy, PostgresEventStore) {
@@ -90,11 +91,15 @@ async fn an_append_with_a_command_id_has_one_effect_and_answers_it() {
 #[tokio::test]
 async fn a_connection_that_falls_silent_is_given_up() {
     let (log, proxy, config, url) = proxied().await;
-    let config = config.statement_timeout(Duration::from_millis(100));
-    let store = PostgresEventStore::connect(&url, config).await.unwrap();
+    // The server's own limit is that of the pool, which has none: the store gives an answer up that the server is not late
+    // with, so that no statement is cut off that a busy machine takes its time for.
+    let pool = PgPoolOptions::new().max_connections(6).connect(&url).await.unwrap();
+    let config = config.statement_timeout(Duration::from_millis(1)).notifications(false);
+    let store = PostgresEventStore::with_pool(pool, config).await.unwrap();
     let a = stream("a");
     proxy.silence_after("lose-me");
-    let appended = store.append(append(&a, ExpectedVersion::NoStream, "lose-me")).await.unwrap();
+    let appending = store.append(append(&a, ExpectedVersion::NoStream, "lose-me"));
+    let appended = tokio::time::timeout(PATIENCE, appending).await.expect("it is waited for").unwrap();
     assert!(proxy.has_lost());
     assert_eq!((appended.events[0].version.get(), appended.replayed), (1, false));
     store.append(append(&a, ExpectedVersion::StreamExists, "other")).await.unwrap();
@@ -106,7 +111,9 @@ async fn a_connection_that_falls_silent_is_given_up() {
 #[tokio::test]
 async fn what_cannot_be_recognised_stays_unknown() {
     let (log, proxy, config, url) = proxied().await;
-    let store = PostgresEventStore::connect(&url, config.retry_for(Duration::from_secs(1))).await.unwrap();
+    // The pool's own patience stays: a connection may take its time.
+    let pool = PgPoolOptions::new().max_connections(6).connect(&url).await.unwrap();
+    let store = PostgresEventStore::with_pool(pool, config.retry_for(Duration::from_secs(1))).await.unwrap();
     // It is stored, it is in its own way when it is sent again, and then nobody can be asked whose events these are.
     proxy.bar("select event_id, version, position");
     proxy.lose_answer_to("lose-me");
@@ -121,25 +128,33 @@ async fn what_cannot_be_recognised_stays_unknown() {
 #[tokio::test]
 async fn a_notification_that_gets_no_answer_does_not_silence_the_beats() {
     let (log, proxy, config, url) = proxied().await;
-    let store = PostgresEventStore::connect(&url, config).await.unwrap();
-    let leadership = store.acquire(&ProjectionName::new("counts").unwrap()).await.unwrap();
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let store = PostgresEventStore::connect(&url, config.beat_interval(Duration::from_secs(1))).await.unwrap();
+    let counts = ProjectionName::new("counts").unwrap();
+    let mut leadership = store.acquire(&counts).await.unwrap();
+    let deadline = Instant::now() + PATIENCE;
     while !store.health().await.unwrap().listening {
         assert!(Instant::now() < deadline, "nobody listens");
-        tokio::task::yield_now().await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
     proxy.silence_after("pg_notify");
-    store.append(append(&stream("a"), ExpectedVersion::Any, "x")).await.unwrap();
     while !proxy.has_lost() {
         assert!(Instant::now() < deadline, "nobody was notified");
+        store.append(append(&stream("a"), ExpectedVersion::Any, "x")).await.unwrap();
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     // The beat that may have been under way, and one more.
     let beat = "select beat from @.leases";
-    let before = log.number(beat).await;
+    let mut before = log.number(beat).await;
     while log.number(beat).await < before + 2 {
         assert!(Instant::now() < deadline, "the beats are silent");
         tokio::time::sleep(Duration::from_millis(20)).await;
+        // A machine that stands still costs the leadership. If the beats are silent, there is no other one.
+        if leadership.lost().is_cancelled() {
+            if let Ok(again) = store.acquire(&counts).await {
+                leadership = again;
+            }
+            before = log.number(beat).await;
+        }
     }
     store.release(leadership).await.unwrap();
     store.close().await.unwrap();
@@ -176,6 +191,29 @@ async fn a_command_with_or_without_an_id_has_one_effect() {
         assert_eq!(outcome.events()[0].version.get(), round);
         assert_eq!(store.stream_version(&counter).await.unwrap().get(), round);
     }
+    store.close().await.unwrap();
+    log.remove().await.unwrap();
+}
+
+/// The server tells an error before it has rolled back, so what is sent again at once would meet its own locks.
+#[tokio::test]
+async fn a_statement_that_failed_is_over_before_it_is_sent_again() {
+    let (log, proxy, store) = behind_a_proxy().await;
+    log.run(
+        "create sequence @.tries; create function @.fail() returns trigger language plpgsql as $$ begin \
+         if nextval('@.tries') = 1 then raise exception 'later' using errcode = '40001'; end if; return new; end $$; \
+         create trigger fail before insert on @.events for each row execute function @.fail()",
+    )
+    .await
+    .unwrap();
+    // A second connection stands ready.
+    let streams = [stream("b"), stream("c")];
+    tokio::join!(store.stream_version(&streams[0]), store.stream_version(&streams[1])).0.unwrap();
+    proxy.delay_the_end_of("fail-once");
+    store.append(append(&stream("a"), ExpectedVersion::NoStream, "fail-once")).await.unwrap();
+    assert!(proxy.has_lost());
+    assert_eq!(log.number("select last_value from @.tries").await, 2);
+    assert!(!proxy.was_overtaken(), "it was sent again before the server was done with it");
     store.close().await.unwrap();
     log.remove().await.unwrap();
 }

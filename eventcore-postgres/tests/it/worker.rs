@@ -33,9 +33,12 @@ fn process() {
     let number: u64 = env::var("NUMBER").unwrap().parse().unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
+        let config = log.config().max_connections(20);
         let config = match part.as_str() {
             "be killed" => crate::kills::config(&log),
-            _ => log.config().max_connections(20),
+            // Those who lead are to be replaced while the test waits.
+            "project" => config.beat_interval(Duration::from_secs(1)).page_idle_timeout(Duration::from_secs(3)),
+            _ => config,
         };
         let store = PostgresEventStore::connect(&log.url, config).await.unwrap();
         say("ready");
