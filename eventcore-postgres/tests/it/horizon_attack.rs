@@ -1,8 +1,8 @@
 //! Followers under attack: stalls, rollbacks, stopped processes and a crash, beside readers that get the protocol wrong.
 
-use crate::fixtures::Log;
+use crate::fixtures::{Log, PATIENCE, append_to, stream};
 use crate::processes::Process;
-use eventcore::{EventFilter, EventReader, EventStore, GlobalPosition, PageSize, StreamPrefix};
+use eventcore::{EventFilter, EventReader, EventStore, ExpectedVersion, GlobalPosition, PageSize, StreamPrefix};
 use eventcore_postgres::PostgresEventStore;
 use eventcore_testing::postgres::Cluster;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
@@ -15,7 +15,6 @@ use uuid::Uuid;
 
 /// How many events are written under attack.
 const EVENTS: i64 = 3_000;
-const PATIENCE: Duration = Duration::from_secs(100);
 
 /// A reader past the store, in SQL, that pauses between its steps so that whatever can go wrong does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,19 +97,17 @@ impl Reader {
 
 type Progress = Arc<Mutex<(i64, i64)>>;
 
-/// Waits until every wrong reader has missed something. How soon that is depends on what else the machine does.
-async fn caught(log: &Log, progress: &[Progress; 5]) {
+/// Waits until the naive reader has missed something: else there is no attack.
+async fn caught(log: &Log, naive: &Progress) {
     let deadline = Instant::now() + PATIENCE;
-    for (reader, progress) in Reader::ALL.iter().zip(progress).filter(|(reader, _)| **reader != Reader::Right) {
-        loop {
-            let (cursor, seen) = *progress.lock().unwrap();
-            let visible = log.number(&format!("select count(*) from @.events where position <= {cursor}")).await;
-            if visible > seen {
-                break;
-            }
-            assert!(Instant::now() < deadline, "{reader:?} is not caught");
-            tokio::time::sleep(Duration::from_millis(50)).await;
+    loop {
+        let (cursor, seen) = *naive.lock().unwrap();
+        let visible = log.number(&format!("select count(*) from @.events where position <= {cursor}")).await;
+        if visible > seen {
+            return;
         }
+        assert!(Instant::now() < deadline, "nobody is caught");
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
@@ -146,15 +143,22 @@ fn compare(seen: &[(i64, Uuid)], wanted: &HashSet<(i64, Uuid)>) -> (usize, usize
 }
 
 async fn grown(log: &Log, to: i64) {
-    let deadline = Instant::now() + PATIENCE;
-    while log.number("select count(*) from @.events").await < to {
-        assert!(Instant::now() < deadline, "the log does not grow");
+    let (mut last, mut since) = (0, Instant::now());
+    loop {
+        let now = log.number("select count(*) from @.events").await;
+        if now >= to {
+            return;
+        }
+        if now > last {
+            (last, since) = (now, Instant::now());
+        }
+        assert!(since.elapsed() < PATIENCE, "the log does not grow");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn followers_miss_nothing_under_attack_and_wrong_readers_do() {
+async fn followers_miss_nothing_under_attack() {
     let cluster = Cluster::start(&[]).unwrap();
     let log = Log::at(cluster.url("postgres")).unwrap();
     let store = PostgresEventStore::connect(&log.url, log.config().max_connections(8)).await.unwrap();
@@ -197,7 +201,7 @@ async fn followers_miss_nothing_under_attack_and_wrong_readers_do() {
     cluster.crash().unwrap();
     cluster.start_again().unwrap();
     grown(&log, EVENTS).await;
-    caught(&log, &progress).await;
+    caught(&log, &progress[0]).await;
     for process in &mut processes {
         process.finish();
     }
@@ -236,7 +240,95 @@ async fn followers_miss_nothing_under_attack_and_wrong_readers_do() {
             "{kind:?}: missed {missed} of {}, duplicated {duplicated}, out of order {out_of_order}",
             everything.len()
         );
-        assert_eq!(missed == 0, kind == Reader::Right, "{kind:?}");
+        // How often the other wrong ones are caught depends on the machine; below it does not.
+        match kind {
+            Reader::Right => assert_eq!((missed, duplicated, out_of_order), (0, 0, 0), "{kind:?}"),
+            Reader::Naive => assert!(missed > 0, "{kind:?}"),
+            _ => {}
+        }
+    }
+    store.close().await.unwrap();
+}
+
+/// When the first of two appends, which draws the lower position, ends while a reader is at work.
+#[derive(Debug, Clone, Copy)]
+enum End {
+    /// Before the reader's step of this number.
+    Before(usize),
+    /// Within its only step.
+    Within,
+}
+
+/// Lets a reader read once while two appends go on, the first of which is open from before the step `open` until `end` and
+/// the other one committed all the while, and then once more. Tells how many events it stepped over.
+async fn stepped_over(reader: Reader, log: &Log, store: &PostgresEventStore, open: usize, end: End) -> i64 {
+    let begin = log.number("select coalesce(max(position), 0) from @.events").await;
+    let mut writer = log.connection().await;
+    let mut reading = log.connection().await;
+    let mut gate = log.connection().await;
+    let pause = "pg_sleep(0.01)";
+    let steps: Vec<_> = reader.statements(log).into_iter().filter(|step| step != &format!("select {pause}")).collect();
+    let mut seen: Vec<i64> = Vec::new();
+    for (turn, index) in [0, 1].into_iter().flat_map(|turn| (0..=steps.len()).map(move |index| (turn, index))) {
+        if turn == 0 && index == open {
+            sqlx::raw_sql("begin").execute(&mut writer).await.unwrap();
+            let first = append_to(&stream("first"), ExpectedVersion::Any);
+            store.append_in_transaction(&mut writer, first).await.unwrap();
+            store.append(append_to(&stream("second"), ExpectedVersion::Any)).await.unwrap();
+        }
+        if turn == 0 && matches!(end, End::Before(step) if step == index) {
+            sqlx::raw_sql("commit").execute(&mut writer).await.unwrap();
+        }
+        let Some(step) = steps.get(index) else { continue };
+        let cursor = seen.last().copied().unwrap_or(begin);
+        // Where it would sleep it waits at a gate that is open, except where the append ends within the step.
+        let step = step.replace("CURSOR", &cursor.to_string()).replace(pause, "pg_advisory_lock_shared(1, 1)");
+        let within = turn == 0 && matches!(end, End::Within);
+        if within {
+            sqlx::raw_sql("select pg_advisory_lock(1, 1)").execute(&mut gate).await.unwrap();
+        }
+        let stepping = tokio::spawn(async move {
+            let rows = sqlx::raw_sql(AssertSqlSafe(step)).fetch_all(&mut reading).await.unwrap();
+            (reading, rows)
+        });
+        if within {
+            let waiting = "select count(*) from pg_locks where locktype = 'advisory' and classid = 1 and not granted";
+            let deadline = Instant::now() + PATIENCE;
+            while log.number(waiting).await == 0 {
+                assert!(Instant::now() < deadline, "the reader does not come to the gate");
+            }
+            sqlx::raw_sql("commit").execute(&mut writer).await.unwrap();
+            sqlx::raw_sql("select pg_advisory_unlock(1, 1)").execute(&mut gate).await.unwrap();
+        }
+        let (back, rows) = stepping.await.unwrap();
+        reading = back;
+        // Other steps bring one column, or text.
+        seen.extend(rows.iter().filter(|row| row.len() == 2).filter_map(|row| row.try_get::<i64, _>(0).ok()));
+    }
+    let there = log.number(&format!("select count(*) from @.events where position > {begin}")).await;
+    assert_eq!(there, 2);
+    there - i64::try_from(seen.len()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_wrong_reader_steps_over_an_event_and_the_right_one_never_does() {
+    // A server of its own, for the sake of the lock that is the gate.
+    let cluster = Cluster::start(&[("fsync", "off")]).unwrap();
+    let log = Log::at(cluster.url("postgres")).unwrap();
+    let store = log.open().await.unwrap();
+    for (reader, open, end) in [
+        (Reader::Naive, 0, End::Before(1)),
+        (Reader::LocksFirst, 1, End::Before(3)),
+        (Reader::OneStatement, 0, End::Within),
+        (Reader::RepeatableRead, 0, End::Before(2)),
+    ] {
+        assert_eq!(stepped_over(reader, &log, &store, open, end).await, 1, "{reader:?}");
+    }
+    for open in 0..=3 {
+        for end in open..=3 {
+            let missed = stepped_over(Reader::Right, &log, &store, open, End::Before(end)).await;
+            assert_eq!(missed, 0, "opened before step {open}, ended before step {end}");
+        }
     }
     store.close().await.unwrap();
 }

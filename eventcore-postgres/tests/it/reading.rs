@@ -1,6 +1,6 @@
 //! Reads that the contract suite does not see the inside of.
 
-use crate::fixtures::{Log, append_to, event_of, stream};
+use crate::fixtures::{Log, PATIENCE, append_to, event, event_of, stream};
 use eventcore::{
     AppendRequest, EventFilter, EventReader, EventStore, ExpectedVersion, GlobalPosition, PageSize, ReadStreams,
     StreamPrefix,
@@ -114,6 +114,56 @@ async fn reads_that_share_a_statement_get_their_own_answers() {
         assert_eq!(read.versions.iter().map(|v| v.get()).collect::<Vec<_>>(), expected);
         assert_eq!(read.events.len() as u64, expected.iter().sum::<u64>());
         assert!(read.events.is_sorted_by_key(|e| e.position()));
+    }
+    store.close().await.unwrap();
+    log.remove().await.unwrap();
+}
+
+/// Another writer that registers while an append draws its positions holds the horizon in the middle of that append. Here
+/// one is registered by hand, at every place within it.
+#[tokio::test]
+async fn a_page_may_end_within_an_append_that_is_there_as_a_whole() {
+    let log = Log::new().unwrap();
+    let store = log.open().await.unwrap();
+    let (a, b) = (stream("a"), stream("b"));
+    let all = EventFilter::all();
+    let mut after: Option<GlobalPosition> = None;
+    for shown in 0..4_usize {
+        // Registered below the position that comes after those shown.
+        let mut other = log.connection().await;
+        let register = "select pg_advisory_lock_shared('@.positions'::regclass::oid::bigint::bit(32)::integer, \
+                        (coalesce(pg_sequence_last_value('@.positions'::regclass), 0) + OFFSET)::bit(32)::integer)";
+        let register = log.sql(&register.replace("OFFSET", &shown.to_string()));
+        sqlx::query(AssertSqlSafe(register)).execute(&mut other).await.unwrap();
+        let request = [&a, &b, &a, &b].into_iter().fold(AppendRequest::builder(), |r, s| r.event(s.clone(), event()));
+        let appended = store.append(request.build().unwrap()).await.unwrap();
+        let positions: Vec<_> = appended.events.iter().map(|event| event.position).collect();
+
+        // The streams show all of it, which is acknowledged; the log shows it up to there, for as long as that lasts.
+        let read = store.read_streams(ReadStreams::new([a.clone(), b.clone()]).unwrap()).await.unwrap();
+        let last: Vec<_> = read.events.iter().map(|e| e.position()).skip(shown * 4).collect();
+        assert_eq!(last, positions);
+        assert_eq!(store.head().await.unwrap(), positions.last().copied());
+        for _ in 0..3 {
+            let page = store.read_page(&all, after, PageSize::default()).await.unwrap();
+            let seen: Vec<_> = page.events.iter().map(|e| e.position()).collect();
+            assert_eq!(seen, positions[..shown]);
+            assert_eq!((page.position(), page.more), (positions[..shown].last().copied(), false));
+        }
+
+        // The next page goes on with the rest, with nothing twice.
+        let page = store.read_page(&all, after, PageSize::default()).await.unwrap();
+        after = page.position().or(after);
+        other.close().await.unwrap();
+        let mut rest = Vec::new();
+        let deadline = std::time::Instant::now() + PATIENCE;
+        while after < positions.last().copied() {
+            assert!(std::time::Instant::now() < deadline, "the log is held back by nobody");
+            let page = store.read_page(&all, after, PageSize::default()).await.unwrap();
+            after = page.position().or(after);
+            rest.extend(page.events.iter().map(|e| e.position()));
+        }
+        assert_eq!(rest, positions[shown..]);
     }
     store.close().await.unwrap();
     log.remove().await.unwrap();
