@@ -1,5 +1,6 @@
 //! A PostgreSQL server for tests, thrown away afterwards (feature `postgres`).
 
+use std::collections::HashSet;
 use std::fs;
 use std::io::{self, Write};
 use std::net::TcpListener;
@@ -7,7 +8,7 @@ use std::os::unix::fs::{MetadataExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use std::{env, process};
 
@@ -182,8 +183,20 @@ fn ordinary_user(directory: &Path) -> io::Result<Option<(u32, u32)>> {
     find("postgres").or_else(|| find("nobody")).map(Some).ok_or_else(|| io::Error::other("there is no ordinary user"))
 }
 
+/// A port that no server of this process has, also none that is stopped and will be started again. It is not one of those
+/// that the system gives to outgoing connections, which could take it while its server is away.
 fn free_port() -> io::Result<u16> {
-    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+    static TAKEN: Mutex<Option<HashSet<u16>>> = Mutex::new(None);
+    let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+    let taken = taken.get_or_insert_default();
+    for _ in 0..1_000 {
+        let port = fastrand::u16(20_000..32_000);
+        if !taken.contains(&port) && TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            taken.insert(port);
+            return Ok(port);
+        }
+    }
+    Err(io::Error::other("there is no free port between 20,000 and 32,000"))
 }
 
 fn unique() -> u128 {

@@ -20,7 +20,7 @@ fn said(output: &Output) -> (String, Option<i32>) {
 
 /// Waits until the log holds at least so many events.
 async fn wait_for_head(url: &str, at_least: u64) {
-    let deadline = Instant::now() + Duration::from_secs(120);
+    let deadline = Instant::now() + Duration::from_secs(600);
     let store = PostgresEventStore::connect(url, PostgresConfig::default().migrate_on_connect(true)).await.unwrap();
     while store.head().await.unwrap().map_or(0, |position| position.get()) < at_least {
         assert!(Instant::now() < deadline, "the log does not grow");

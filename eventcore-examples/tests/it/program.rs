@@ -55,7 +55,7 @@ impl Bank {
     fn wait_for_head(&self, at_least: u64) -> u64 {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let deadline = Instant::now() + Duration::from_secs(120);
+            let deadline = Instant::now() + Duration::from_secs(600);
             while !self.path("bank.db").exists() {
                 assert!(Instant::now() < deadline, "there is no bank.db");
                 tokio::time::sleep(Duration::from_millis(2)).await;

@@ -1,6 +1,6 @@
 //! Appends that meet locks, other transactions and each other.
 
-use crate::fixtures::{Log, append_to, event, event_of, stream};
+use crate::fixtures::{Log, PATIENCE, append_to, event, event_of, stream};
 use eventcore::{
     AppendRequest, EventFilter, EventReader, EventStore, EventStoreError, ExpectedVersion, InvalidAppend, PageSize,
     Payload,
@@ -39,12 +39,15 @@ async fn who_waits_for_a_lock_holds_up_nobody_else() {
         let error = append.await.unwrap().unwrap_err();
         assert!(matches!(error, EventStoreError::Unavailable { .. }), "{error:?}");
     }
-    let patient = tokio::spawn({
-        let (store, held) = (store.clone(), held.clone());
-        async move { store.append(append_to(&held, ExpectedVersion::Any)).await }
+    // Who has more time gets his turn.
+    let patient = log.open().await.unwrap();
+    let waiting = tokio::spawn({
+        let (patient, held) = (patient.clone(), held.clone());
+        async move { patient.append(append_to(&held, ExpectedVersion::Any)).await }
     });
     transaction.commit().await.unwrap();
-    assert_eq!(patient.await.unwrap().unwrap().events[0].version.get(), 2);
+    assert_eq!(waiting.await.unwrap().unwrap().events[0].version.get(), 2);
+    patient.close().await.unwrap();
     store.close().await.unwrap();
     log.remove().await.unwrap();
 }
@@ -73,7 +76,7 @@ async fn an_append_joins_the_transaction_of_the_caller() {
     let mut watch = store.watch_log();
     transaction.commit().await.unwrap();
     store.wake_followers();
-    tokio::time::timeout(Duration::from_secs(20), watch.changed()).await.unwrap().unwrap();
+    tokio::time::timeout(PATIENCE, watch.changed()).await.unwrap().unwrap();
     assert_eq!((all(&store).await.len(), log.number("select count(*) from @.orders").await), (1, 1));
 
     let mut transaction = connection.begin_with("begin isolation level repeatable read").await.unwrap();
@@ -110,10 +113,10 @@ async fn only_appenders_hold_followers_back_and_health_tells_for_how_long() {
     // A rollback says nothing to anybody; the tail finds it out by itself.
     let mut watch = store.watch_log();
     open.rollback().await.unwrap();
-    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    let deadline = std::time::Instant::now() + PATIENCE;
     while all(&store).await.len() < 2 {
         assert!(std::time::Instant::now() < deadline, "followers are held back by nobody");
-        tokio::time::timeout(Duration::from_secs(20), watch.changed()).await.unwrap().unwrap();
+        tokio::time::timeout(PATIENCE, watch.changed()).await.unwrap().unwrap();
     }
     elsewhere.rollback().await.unwrap();
     store.close().await.unwrap();
@@ -135,9 +138,7 @@ async fn a_prepared_transaction_holds_followers_back_until_it_ends() {
     assert_eq!(all(&store).await.len(), 0, "the prepared event stands before it");
     assert!(store.health().await.unwrap().oldest_registration.is_some());
     log.run("commit prepared 'forgotten'").await.unwrap();
-    store.head().await.unwrap();
-    tokio::time::sleep(Duration::from_millis(1)).await;
-    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    let deadline = std::time::Instant::now() + PATIENCE;
     while all(&store).await.len() < 2 {
         assert!(std::time::Instant::now() < deadline, "followers are held back by nobody");
         tokio::time::sleep(Duration::from_millis(5)).await;

@@ -1,6 +1,6 @@
 //! The server dies under load and comes back.
 
-use crate::fixtures::{CountBoth, Log, stream};
+use crate::fixtures::{CountBoth, Log, PATIENCE, stream};
 use eventcore::{CommandExecutor, EventFilter, EventReader, EventStore, PageSize};
 use eventcore_testing::postgres::Cluster;
 use std::collections::{HashMap, HashSet};
@@ -37,7 +37,7 @@ async fn every_acknowledged_append_outlives_a_crash_and_executors_go_on() {
         .collect();
     let reached = async |more: usize| {
         let target = done.load(Ordering::Relaxed) + more;
-        tokio::time::timeout(Duration::from_secs(60), async {
+        tokio::time::timeout(PATIENCE, async {
             while done.load(Ordering::Relaxed) < target {
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }

@@ -1,12 +1,12 @@
 //! Promises that need more than one process.
 
-use crate::fixtures::{Log, stream};
+use crate::fixtures::{Log, PATIENCE, stream};
 use eventcore::{EventStore, MaxAttempts, RetryPolicy};
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// A process that a test started. It is killed when it is dropped.
 pub(crate) struct Process {
@@ -16,9 +16,6 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// How long a process may take for anything. It is an upper bound for what hangs.
-    const PATIENCE: Duration = Duration::from_secs(120);
-
     /// Starts a process, which waits for [`go`](Self::go).
     pub(crate) fn start(part: &str, log: &Log, number: usize) -> Self {
         let mut child = Command::new(std::env::current_exe().unwrap())
@@ -51,7 +48,7 @@ impl Process {
 
     /// The next thing that it says.
     pub(crate) fn next(&self) -> String {
-        self.lines.recv_timeout(Self::PATIENCE).expect("the process says nothing")
+        self.lines.recv_timeout(PATIENCE).expect("the process says nothing")
     }
 
     /// What it says next, if it says it by then.

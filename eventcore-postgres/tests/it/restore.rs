@@ -1,13 +1,13 @@
 //! A dump, restored elsewhere.
 
-use crate::fixtures::{Log, append_to, stream};
+use crate::fixtures::{Log, PATIENCE, append_to, stream};
 use crate::pages::Tally;
 use eventcore::{
     EventFilter, EventReader, EventStore, EventStoreError, ExpectedVersion, PageSize, ProjectionConfig, run_projection,
 };
 use std::process::{Command, Stdio};
 
-/// `pg_dump | psql` from one database of the shared server into another.
+/// `pg_dump | psql` from one database of a server into another.
 fn copy(from: &str, to: &str, schema: &str) {
     let mut dump = Command::new("pg_dump").args([from, "-n", schema]).stdout(Stdio::piped()).spawn().unwrap();
     let restore = Command::new("psql")
@@ -21,7 +21,13 @@ fn copy(from: &str, to: &str, schema: &str) {
 
 #[tokio::test]
 async fn projections_resume_in_a_restored_database_and_a_diverged_log_is_noticed() {
-    let log = Log::new().unwrap();
+    // Databases of its own: a dump reads catalogs, in which other tests make and drop schemas meanwhile.
+    let server = Log::new().unwrap();
+    let (place, _) = server.url.rsplit_once('/').unwrap();
+    let [original, database] = ["original", "restored"].map(|name| format!("{name}_{}", uuid::Uuid::now_v7().simple()));
+    server.run(&format!("create database {original}")).await.unwrap();
+    server.run(&format!("create database {database}")).await.unwrap();
+    let log = Log::at(format!("{place}/{original}")).unwrap();
     let store = log.open().await.unwrap();
     log.run(Tally::TABLE).await.unwrap();
     for round in 0..50 {
@@ -33,9 +39,6 @@ async fn projections_resume_in_a_restored_database_and_a_diverged_log_is_noticed
         store.append(append_to(&stream("s-0"), ExpectedVersion::Any)).await.unwrap();
     }
 
-    let database = format!("restored_{}", uuid::Uuid::now_v7().simple());
-    log.run(&format!("create database {database}")).await.unwrap();
-    let (place, _) = log.url.rsplit_once('/').unwrap();
     let restored = Log { url: format!("{place}/{database}"), schema: log.schema.clone() };
     copy(&log.url, &restored.url, log.schema.as_str());
     let copied = restored.open().await.unwrap();
@@ -52,7 +55,7 @@ async fn projections_resume_in_a_restored_database_and_a_diverged_log_is_noticed
     assert_eq!(page.events.len(), 55);
     log.run("alter table @.events disable trigger all; delete from @.events where position > 50").await.unwrap();
     let after = page.position();
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    let deadline = std::time::Instant::now() + PATIENCE;
     let error = loop {
         match store.read_page(&all, after, PageSize::default()).await {
             Err(error) => break error,
@@ -64,6 +67,7 @@ async fn projections_resume_in_a_restored_database_and_a_diverged_log_is_noticed
     let verified = store.verify_cursor(&page.cursor.unwrap()).await;
     assert!(matches!(verified, Err(EventStoreError::LogDiverged { .. })), "{verified:?}");
     store.close().await.unwrap();
-    log.run(&format!("drop database {database} with (force)")).await.unwrap();
-    log.remove().await.unwrap();
+    for database in [original, database] {
+        server.run(&format!("drop database {database} with (force)")).await.unwrap();
+    }
 }

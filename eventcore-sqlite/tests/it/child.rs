@@ -1,10 +1,11 @@
 //! Another process: this test binary again, told by a variable of its environment what to do.
 
-use crate::support::{Home, append, event, stream};
+use crate::support::{Home, PATIENCE, append, event, patient, stream};
 use eventcore::{AppendRequest, EventStore, ProjectionName, ProjectorCoordinator};
 use eventcore_sqlite::SqliteEventStore;
-use std::io::{BufRead, BufReader, Lines, Write};
-use std::process::{ChildStdin, ChildStdout, Command, Stdio};
+use std::io::{BufRead, BufReader, Write};
+use std::process::{ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 
 const ROLE: &str = "EVENTCORE_SQLITE_TEST_ROLE";
 const FILE: &str = "EVENTCORE_SQLITE_TEST_FILE";
@@ -15,7 +16,7 @@ const MARK: &str = "@ ";
 pub(crate) struct Child {
     process: std::process::Child,
     input: Option<ChildStdin>,
-    output: Lines<BufReader<ChildStdout>>,
+    output: Receiver<String>,
 }
 
 impl Child {
@@ -30,17 +31,24 @@ impl Child {
             .spawn()
             .unwrap();
         let input = process.stdin.take();
-        let output = BufReader::new(process.stdout.take().unwrap()).lines();
+        let lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        let (sender, output) = channel();
+        // In a thread of its own, so that a child that hangs does not hang the tests.
+        std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| sender.send(line)));
         Self { process, input, output }
     }
 
     /// The next line that the child says; `None` when it has ended.
     pub(crate) fn line(&mut self) -> Option<String> {
         loop {
-            // A line that a kill cut off is none.
-            let line = self.output.next()?.ok()?;
+            let line = match self.output.recv_timeout(PATIENCE) {
+                Ok(line) => line,
+                Err(RecvTimeoutError::Disconnected) => return None,
+                Err(RecvTimeoutError::Timeout) => panic!("the child says nothing"),
+            };
             // The harness writes the test's name without a line's end before the first one.
             if let Some((_, said)) = line.split_once(MARK) {
+                // A line that a kill cut off is none.
                 return said.ends_with('.').then(|| said.trim_end_matches('.').to_owned());
             }
         }
@@ -90,7 +98,7 @@ fn play_role() {
     let (Ok(role), Ok(file)) = (std::env::var(ROLE), std::env::var(FILE)) else { return };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
-        let store = SqliteEventStore::open(file).await.unwrap();
+        let store = SqliteEventStore::open_with(file, patient()).await.unwrap();
         match role.as_str() {
             "append under load" => append_under_load(store).await,
             "append 200" => append_200(store).await,

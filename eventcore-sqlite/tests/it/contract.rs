@@ -1,6 +1,7 @@
 //! The contract that all adapters share.
 
-use eventcore_sqlite::{SqliteConfig, SqliteContext, SqliteEventStore, Synchronous};
+use crate::support::patient;
+use eventcore_sqlite::{SqliteConfig, SqliteContext, SqliteEventStore};
 use eventcore_testing::{Harness, HarnessError, StoreLimits, TransactionalHarness};
 use rusqlite::OptionalExtension;
 use tempfile::TempDir;
@@ -21,9 +22,7 @@ impl Harness for Sqlite {
     const DURABLE: bool = true;
 
     async fn create(&self, limits: StoreLimits) -> Result<Self::Place, HarnessError> {
-        // No case takes the power away, and syncs would take most of the time.
-        let config = SqliteConfig::default().synchronous(Synchronous::Normal);
-        let config = config.limits(limits.append).max_read_events(limits.max_read_events);
+        let config = patient().limits(limits.append).max_read_events(limits.max_read_events);
         Ok(Place { directory: TempDir::new()?, config })
     }
 

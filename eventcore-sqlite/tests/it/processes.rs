@@ -1,15 +1,11 @@
 //! Several processes on one file.
 
 use crate::child::Child;
-use crate::support::{Home, append, stream};
+use crate::support::{Home, PATIENCE, append, stream};
 use eventcore::{
     Checkpoint, CheckpointError, CheckpointStore, EventFilter, EventReader, EventStore, LeadershipError, PageSize,
     ProjectionName, ProjectorCoordinator, ReadStreams, Timestamp,
 };
-use std::time::Duration;
-
-/// How long something may take that is expected soon.
-const SOON: Duration = Duration::from_secs(20);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn several_processes_append_to_one_file() {
@@ -37,7 +33,7 @@ async fn a_commit_of_another_process_wakes_who_watches() {
         let mut watch = store.watch_log();
         child.tell("append");
         // Nothing here reads before the watch wakes it.
-        tokio::time::timeout(SOON, watch.changed()).await.expect("the watch never woke").unwrap();
+        tokio::time::timeout(PATIENCE, watch.changed()).await.expect("the watch never woke").unwrap();
         let page = store.read_page(&EventFilter::all(), None, PageSize::default()).await.unwrap();
         assert_eq!(page.events.len(), expected);
         assert_eq!(child.line().as_deref(), Some("appended"));
@@ -51,7 +47,7 @@ async fn an_append_of_this_process_wakes_at_once() {
     let store = home.open().await;
     let mut watch = store.watch_log();
     append(&store, "s", "1").await.unwrap();
-    tokio::time::timeout(SOON, watch.changed()).await.expect("the watch never woke").unwrap();
+    tokio::time::timeout(PATIENCE, watch.changed()).await.expect("the watch never woke").unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

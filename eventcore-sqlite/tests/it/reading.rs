@@ -1,13 +1,12 @@
 //! Readers that share few connections.
 
-use crate::support::{Home, append, stream};
+use crate::support::{Home, PATIENCE, append, patient, stream};
 use eventcore::{
     Event, EventReader, EventStore, EventStoreError, InMemory, PageSize, ProjectionConfig, Projector, RecordedEvent,
     StreamVersion, run_projection,
 };
-use eventcore_sqlite::{ReaderPoolSize, SqliteConfig, SqliteEventStore, Synchronous};
+use eventcore_sqlite::{ReaderPoolSize, SqliteEventStore};
 use serde::{Deserialize, Serialize};
-use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 #[derive(Debug, Serialize, Deserialize, Event)]
@@ -43,8 +42,7 @@ impl Projector for Curious {
 async fn projectors_that_read_their_own_store_do_not_wait_for_each_other() {
     const EVENTS: u64 = 60;
     let home = Home::new();
-    let config = SqliteConfig::default().synchronous(Synchronous::Normal);
-    let store = home.open_with(config.reader_pool_size(ReaderPoolSize::try_new(1).unwrap())).await;
+    let store = home.open_with(patient().reader_pool_size(ReaderPoolSize::try_new(1).unwrap())).await;
     for n in 0..EVENTS {
         append(&store, "s", &n.to_string()).await.unwrap();
     }
@@ -58,7 +56,7 @@ async fn projectors_that_read_their_own_store_do_not_wait_for_each_other() {
         })
         .collect();
     for run in runs {
-        let outcome = tokio::time::timeout(Duration::from_secs(60), run).await.expect("it comes to its end").unwrap();
+        let outcome = tokio::time::timeout(PATIENCE, run).await.expect("it comes to its end").unwrap();
         assert_eq!(outcome.projector.events, EVENTS);
     }
 }
@@ -84,14 +82,21 @@ async fn readers_without_a_pause_do_not_let_the_write_ahead_log_grow_for_ever() 
             })
         })
         .collect();
+    // It begins anew when it has 64 MiB. Readers that have not come to an end within a second by then put that off for as
+    // much again; on a busy machine that happens. Without limit it would grow with every append.
+    let size = || std::fs::metadata(home.join("store.db-wal")).unwrap().len();
     let mut largest = 0;
-    for _ in 0..300 {
+    let begun_anew = loop {
         append(&store, "t", &payload).await.unwrap();
-        largest = largest.max(std::fs::metadata(home.join("store.db-wal")).unwrap().len());
-    }
+        let now = size();
+        if now < largest || largest > 512 * MIB as u64 {
+            break now < largest;
+        }
+        largest = now;
+    };
     stop.cancel();
     for reader in readers {
         reader.await.unwrap();
     }
-    assert!(largest < 100 * MIB as u64, "it grew to {} MiB", largest / MIB as u64);
+    assert!(begun_anew, "it grew to {} MiB", largest / MIB as u64);
 }

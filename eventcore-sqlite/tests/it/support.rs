@@ -6,7 +6,17 @@ use eventcore::{
 };
 use eventcore_sqlite::{SqliteConfig, SqliteEventStore, Synchronous};
 use std::path::PathBuf;
+use std::time::Duration;
 use tempfile::TempDir;
+
+/// How long anything may take that is waited for. It is an upper bound for what hangs, on a machine that has other work.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
+
+/// Leaves syncs to the system, which would take most of the tests' time: no test takes the power away. And waits for locks
+/// as long as it takes: a machine that stands still for some seconds costs nobody his turn.
+pub(crate) fn patient() -> SqliteConfig {
+    SqliteConfig::default().synchronous(Synchronous::Normal).busy_timeout(Duration::from_secs(60))
+}
 
 /// A directory that vanishes, with a store in it.
 pub(crate) struct Home {
@@ -26,9 +36,8 @@ impl Home {
         self.directory.path().join(name)
     }
 
-    /// A store that leaves syncs to the system, which would take most of the tests' time. No test takes the power away.
     pub(crate) async fn open(&self) -> SqliteEventStore {
-        self.open_with(SqliteConfig::default().synchronous(Synchronous::Normal)).await
+        self.open_with(patient()).await
     }
 
     pub(crate) async fn open_with(&self, config: SqliteConfig) -> SqliteEventStore {

@@ -229,7 +229,7 @@ pub(crate) async fn an_append_wakes_those_who_wait(env: &Environment) -> Outcome
         let waiting: Vec<_> = waiting.collect();
         append(&store, &stream("a")?, ExpectedVersion::Any, 1).await?;
         for follower in waiting {
-            let woken = tokio::time::timeout(Duration::from_secs(20), follower).await;
+            let woken = tokio::time::timeout(Duration::from_secs(120), follower).await;
             ensure!(woken.is_ok(), "a follower was not woken by append {round}");
         }
     }
@@ -240,7 +240,7 @@ pub(crate) async fn an_append_before_the_wait_is_not_slept_over(env: &Environmen
     let store = env.fresh().await?;
     let mut watch = store.watch_log();
     append(&store, &stream("a")?, ExpectedVersion::Any, 1).await?;
-    let woken = tokio::time::timeout(Duration::from_secs(20), watch.changed()).await;
+    let woken = tokio::time::timeout(Duration::from_secs(120), watch.changed()).await;
     ensure_matches!(woken, Ok(Ok(())), "a watch made before an append, waited on after it");
     Ok(())
 }

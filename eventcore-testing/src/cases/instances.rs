@@ -104,7 +104,7 @@ pub(crate) async fn an_append_wakes_followers_of_other_instances(env: &Environme
     for round in 0..3 {
         let mut watch = reader.watch_log();
         append(&writer, &stream("a")?, ExpectedVersion::Any, 1).await?;
-        let woken = tokio::time::timeout(Duration::from_secs(20), watch.changed()).await;
+        let woken = tokio::time::timeout(Duration::from_secs(120), watch.changed()).await;
         ensure_matches!(woken, Ok(Ok(())), "a follower of another instance, after append {round}");
     }
     Ok(())
