@@ -34,6 +34,7 @@
 mod followers;
 mod index;
 mod log;
+mod snapshots;
 mod store;
 
 pub use store::{MemoryConfig, MemoryEventStore};

@@ -2,12 +2,13 @@
 
 use crate::followers::Followers;
 use crate::log::Log;
+use crate::snapshots::Snapshots;
 use async_trait::async_trait;
 use eventcore::{
     AppendLimits, AppendRequest, Appended, Checkpoint, CheckpointError, CheckpointStore, DeadLetter, DeadLetterId,
     DeadLetterStore, Epoch, EventFilter, EventReader, EventStore, EventStoreError, GlobalPosition, Leadership,
     LeadershipError, LineageId, LogCursor, LogSignal, LogWatch, Page, PageSize, ProjectionName, ProjectorCoordinator,
-    ReadStreams, StreamId, StreamPage, StreamVersion, StreamsRead, Timestamp,
+    ReadStreams, Snapshot, SnapshotKey, SnapshotStore, StreamId, StreamPage, StreamVersion, StreamsRead, Timestamp,
 };
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -41,6 +42,7 @@ struct Shared {
     lineage: LineageId,
     log: RwLock<Log>,
     followers: Followers,
+    snapshots: Snapshots,
     signal: LogSignal,
     closed: AtomicBool,
 }
@@ -68,6 +70,7 @@ impl MemoryEventStore {
                 lineage: LineageId::generate(),
                 log: RwLock::default(),
                 followers: Followers::default(),
+                snapshots: Snapshots::default(),
                 signal: LogSignal::default(),
                 closed: AtomicBool::new(false),
             }),
@@ -246,5 +249,30 @@ impl ProjectorCoordinator for MemoryEventStore {
     async fn release(&self, leadership: Leadership) -> Result<(), LeadershipError> {
         drop(leadership);
         Ok(())
+    }
+}
+
+#[async_trait]
+impl SnapshotStore for MemoryEventStore {
+    async fn load_snapshot(&self, key: &SnapshotKey) -> Result<Option<Snapshot>, EventStoreError> {
+        self.open()?;
+        Ok(self.shared.snapshots.load(key))
+    }
+
+    async fn save_snapshot(&self, snapshot: &Snapshot) -> Result<(), EventStoreError> {
+        self.open()?;
+        self.shared.snapshots.save(snapshot);
+        Ok(())
+    }
+
+    async fn delete_snapshot(&self, key: &SnapshotKey) -> Result<(), EventStoreError> {
+        self.open()?;
+        self.shared.snapshots.delete(key);
+        Ok(())
+    }
+
+    async fn prune_snapshots(&self, older_than: Timestamp) -> Result<u64, EventStoreError> {
+        self.open()?;
+        Ok(self.shared.snapshots.prune(older_than))
     }
 }

@@ -35,6 +35,7 @@ mod retry;
 mod rows;
 mod schema;
 mod schema_name;
+mod snapshot;
 mod store;
 mod tail;
 

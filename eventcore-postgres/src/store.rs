@@ -10,14 +10,15 @@ use crate::notify::Notifier;
 use crate::read::Reads;
 use crate::retry::{Patience, repeatable};
 use crate::rows::{column, one, position, version};
+use crate::snapshot::Snapshots;
 use crate::tail::Tail;
 use crate::{ConnectError, PostgresConfig, schema};
 use async_trait::async_trait;
 use eventcore::{
     AppendRequest, Appended, Checkpoint, CheckpointError, CheckpointStore, DeadLetter, DeadLetterId, DeadLetterStore,
     Epoch, EventFilter, EventReader, EventStore, EventStoreError, GlobalPosition, Leadership, LeadershipError,
-    LineageId, LogCursor, LogWatch, Page, PageSize, ProjectionName, ProjectorCoordinator, ReadStreams, StreamId,
-    StreamPage, StreamVersion, StreamsRead, Timestamp, WriterJoin,
+    LineageId, LogCursor, LogWatch, Page, PageSize, ProjectionName, ProjectorCoordinator, ReadStreams, Snapshot,
+    SnapshotKey, SnapshotStore, StreamId, StreamPage, StreamVersion, StreamsRead, Timestamp, WriterJoin,
 };
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
@@ -59,6 +60,7 @@ struct Shared {
     notifier: Arc<Notifier>,
     checkpoints: Checkpoints,
     dead_letters: DeadLetters,
+    snapshots: Snapshots,
     leases: Arc<Leases>,
     pages: Arc<Semaphore>,
     closed: CancellationToken,
@@ -155,6 +157,7 @@ impl PostgresEventStore {
             feed: Feed::new(connections.clone(), config.schema.clone(), Patience::of(&config)),
             checkpoints: Checkpoints::new(connections.clone(), &config),
             dead_letters: DeadLetters::new(connections.clone(), &config),
+            snapshots: Snapshots::new(connections.clone(), &config),
             pages: Arc::new(Semaphore::new(pages)),
             _stop: closed.clone().drop_guard(),
             connections,
@@ -427,5 +430,28 @@ impl ProjectorCoordinator for PostgresEventStore {
 
     async fn release(&self, leadership: Leadership) -> Result<(), LeadershipError> {
         self.0.leases.release(leadership).await
+    }
+}
+
+#[async_trait]
+impl SnapshotStore for PostgresEventStore {
+    async fn load_snapshot(&self, key: &SnapshotKey) -> Result<Option<Snapshot>, EventStoreError> {
+        self.open()?;
+        self.0.snapshots.load(key).await
+    }
+
+    async fn save_snapshot(&self, snapshot: &Snapshot) -> Result<(), EventStoreError> {
+        self.open()?;
+        self.0.snapshots.save(snapshot).await
+    }
+
+    async fn delete_snapshot(&self, key: &SnapshotKey) -> Result<(), EventStoreError> {
+        self.open()?;
+        self.0.snapshots.delete(key).await
+    }
+
+    async fn prune_snapshots(&self, older_than: Timestamp) -> Result<u64, EventStoreError> {
+        self.open()?;
+        self.0.snapshots.prune(older_than).await
     }
 }

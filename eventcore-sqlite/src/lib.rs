@@ -89,6 +89,7 @@ mod read;
 mod receipt;
 mod schema;
 mod side;
+mod snapshot;
 mod store;
 mod stream;
 mod unit_of_work;

@@ -25,8 +25,8 @@ pub(crate) struct SideConnection {
 }
 
 impl Side {
-    /// How many receipts are pruned in one transaction, so that appends get their turn in between.
-    const PRUNED_AT_ONCE: u32 = 1_000;
+    /// How many receipts, or snapshots, are pruned in one transaction, so that appends get their turn in between.
+    pub(crate) const PRUNED_AT_ONCE: u32 = 1_000;
 
     pub(crate) fn start(path: PathBuf, config: SqliteConfig, gate: Arc<Gate>) -> io::Result<Self> {
         let connect = move || SideConnection::open(&path, &config).map_err(store_error);

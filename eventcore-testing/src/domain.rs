@@ -1,6 +1,9 @@
 //! The domain that commands and projections are tested with: accounts, money, and links between them.
 
-use eventcore::{Command, CommandLogic, Discovered, Event, NewEvents, RecordedEvent, StreamId, require};
+use eventcore::{
+    Command, CommandLogic, Discovered, Event, NewEvents, RecordedEvent, SnapshotState, StateFold, StreamId,
+    StreamState, require,
+};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use thiserror::Error;
@@ -25,7 +28,7 @@ impl Money {
 }
 
 /// The balances of all streams of a command, and the links found in them.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Debug, Default, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Balances {
     balances: BTreeMap<StreamId, i64>,
     links: Vec<StreamId>,
@@ -35,6 +38,10 @@ impl Balances {
     pub(crate) fn of(&self, account: &StreamId) -> i64 {
         self.balances.get(account).copied().unwrap_or_default()
     }
+}
+
+impl StreamState for Balances {
+    type Event = Money;
 
     fn apply(&mut self, event: &RecordedEvent<Money>) {
         *self.balances.entry(event.stream_id().clone()).or_default() += event.payload().change();
@@ -42,6 +49,11 @@ impl Balances {
             self.links.push(to.clone());
         }
     }
+}
+
+impl SnapshotState for Balances {
+    const NAME: &'static str = "contract.Balances";
+    const VERSION: u32 = 1;
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -59,7 +71,11 @@ macro_rules! folds_balances {
         type Error = Refusal;
 
         fn apply(&self, state: &mut Balances, event: &RecordedEvent<Money>) {
-            state.apply(event);
+            StreamState::apply(state, event);
+        }
+
+        fn state_fold() -> StateFold<Self> {
+            StateFold::with_snapshots()
         }
     };
 }

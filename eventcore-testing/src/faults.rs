@@ -4,8 +4,8 @@ use async_trait::async_trait;
 use eventcore::{
     AppendRequest, Appended, Checkpoint, CheckpointError, CheckpointStore, DeadLetter, DeadLetterId, DeadLetterStore,
     Epoch, EventFilter, EventReader, EventStore, EventStoreError, GlobalPosition, Leadership, LeadershipError,
-    LineageId, LogCursor, LogWatch, Page, PageSize, ProjectionName, ProjectorCoordinator, ReadStreams, StreamId,
-    StreamPage, StreamVersion, StreamsRead, Timestamp,
+    LineageId, LogCursor, LogWatch, Page, PageSize, ProjectionName, ProjectorCoordinator, ReadStreams, Snapshot,
+    SnapshotKey, SnapshotStore, StreamId, StreamPage, StreamVersion, StreamsRead, Timestamp,
 };
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -50,6 +50,7 @@ struct Plan {
     parks: VecDeque<SaveFault>,
     acquisitions: VecDeque<LeadershipFault>,
     cut: bool,
+    snapshots: VecDeque<SnapshotFault>,
 }
 
 /// What happens with one append.
@@ -108,6 +109,18 @@ pub enum LeadershipFault {
     Lapsed,
 }
 
+/// What happens with one snapshot that is loaded or saved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SnapshotFault {
+    /// Nothing: it is passed on. To let a later one fail.
+    None,
+    /// It is not passed on, and the caller is told so.
+    Unavailable,
+    /// It is not passed on, and the caller is told that it was: nothing is found, or nothing is saved.
+    Lost,
+}
+
 /// The cause of an injected error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("a fault was injected")]
@@ -149,12 +162,21 @@ impl Faults {
         self.plan(|plan| plan.cut = false);
     }
 
+    /// Plans what happens with the next snapshots that are loaded or saved.
+    pub fn of_snapshots(&self, faults: impl IntoIterator<Item = SnapshotFault>) {
+        self.plan(|plan| plan.snapshots.extend(faults));
+    }
+
     /// Whether everything planned has happened.
     #[must_use]
     pub fn are_used_up(&self) -> bool {
         self.plan(|plan| {
             let saved = plan.saves.is_empty() && plan.parks.is_empty();
-            plan.appends.is_empty() && plan.reads.is_empty() && saved && plan.acquisitions.is_empty()
+            plan.appends.is_empty()
+                && plan.reads.is_empty()
+                && saved
+                && plan.acquisitions.is_empty()
+                && plan.snapshots.is_empty()
         })
     }
 
@@ -391,5 +413,36 @@ impl<S: ProjectorCoordinator> ProjectorCoordinator for FaultyStore<S> {
     async fn release(&self, leadership: Leadership) -> Result<(), LeadershipError> {
         self.reach().await?;
         self.store.release(leadership).await
+    }
+}
+
+#[async_trait]
+impl<S: SnapshotStore> SnapshotStore for FaultyStore<S> {
+    async fn load_snapshot(&self, key: &SnapshotKey) -> Result<Option<Snapshot>, EventStoreError> {
+        self.reach().await?;
+        match self.faults.plan(|plan| plan.snapshots.pop_front()) {
+            None | Some(SnapshotFault::None) => self.store.load_snapshot(key).await,
+            Some(SnapshotFault::Unavailable) => Err(EventStoreError::unavailable(InjectedFault)),
+            Some(SnapshotFault::Lost) => Ok(None),
+        }
+    }
+
+    async fn save_snapshot(&self, snapshot: &Snapshot) -> Result<(), EventStoreError> {
+        self.reach().await?;
+        match self.faults.plan(|plan| plan.snapshots.pop_front()) {
+            None | Some(SnapshotFault::None) => self.store.save_snapshot(snapshot).await,
+            Some(SnapshotFault::Unavailable) => Err(EventStoreError::unavailable(InjectedFault)),
+            Some(SnapshotFault::Lost) => Ok(()),
+        }
+    }
+
+    async fn delete_snapshot(&self, key: &SnapshotKey) -> Result<(), EventStoreError> {
+        self.reach().await?;
+        self.store.delete_snapshot(key).await
+    }
+
+    async fn prune_snapshots(&self, older_than: Timestamp) -> Result<u64, EventStoreError> {
+        self.reach().await?;
+        self.store.prune_snapshots(older_than).await
     }
 }

@@ -40,7 +40,7 @@
 //! [`transactional_contract_tests!`].
 //!
 //! Cases race on purpose, so one run of a broken store may pass by luck; the tests of this crate run them on stores that are
-//! broken in some seventy ways and show which case noticed.
+//! broken in some eighty ways and show which case noticed.
 //!
 //! # Commands
 //!
@@ -73,7 +73,9 @@ mod transactional;
 mod violation;
 
 pub use effects::{EffectLog, Effects};
-pub use faults::{AppendFault, Faults, FaultyStore, InjectedFault, LeadershipFault, ReadFault, SaveFault};
+pub use faults::{
+    AppendFault, Faults, FaultyStore, InjectedFault, LeadershipFault, ReadFault, SaveFault, SnapshotFault,
+};
 pub use harness::{Environment, Form, Harness, HarnessError, OpenStore, StoreLimits};
 pub use scenario::{Decision, Scenario};
 pub use suite::{CASE_LIMIT, Case, Needs, cases, run_case, run_named, show_count};

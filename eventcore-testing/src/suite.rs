@@ -270,6 +270,21 @@ macro_rules! __for_each_case {
                 an_outcome_that_stays_unknown_is_told
                 an_unavailable_store_is_tried_again
             }
+            snapshots: Nothing {
+                a_snapshot_comes_back_as_saved
+                a_later_snapshot_replaces_all_of_the_earlier
+                racing_snapshots_are_whole
+                snapshots_go_by_their_exact_key
+                a_deleted_snapshot_is_gone_and_others_stay
+                the_store_says_when_a_snapshot_was_taken
+                old_snapshots_are_pruned
+                commands_with_snapshots_decide_as_without
+                snapshots_that_are_lost_change_nothing
+                a_command_begins_from_a_snapshot_of_another_instance
+                a_snapshot_of_no_use_is_passed_over
+                a_snapshot_of_a_store_set_back_is_noticed
+                commands_under_contention_begin_from_snapshots_and_lose_nothing
+            }
             projecting: Nothing {
                 a_batch_applies_every_event_in_order
                 a_batch_on_an_empty_log_ends

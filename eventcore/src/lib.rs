@@ -14,6 +14,7 @@
 //!   [`CommandId`], [`EventType`], [`Timestamp`]. Each is validated when it is made and says what was wrong.
 //! - Events: [`derive(Event)`](derive@Event) and the trait [`Event`], [`RecordedEvent`], [`EventMetadata`].
 //! - Commands: [`derive(Command)`](derive@Command), [`CommandLogic`], [`execute`], [`CommandExecutor`], [`RetryPolicy`].
+//! - Snapshots of command state: [`StateFold::with_snapshots`], [`CommandExecutor::snapshots`], [`SnapshotPolicy`].
 //! - Projections: [`Projector`], [`run_projection`], [`ProjectionConfig`], [`EventFilter`], [`reset_projection`]; many at
 //!   once, supervised: [`ProjectionManager`].
 //! - Events that a projection gave up on: [`FailureStrategy::DeadLetter`], [`DeadLetter`], [`replay_dead_letter`].
@@ -23,8 +24,7 @@
 //! - The machines behind all this, for those who write a driver of their own: [`decide`], [`ProjectionMachine`],
 //!   [`FeedMachine`].
 //! - Ports, for adapters: [`EventStore`], [`EventReader`], [`CheckpointStore`], [`ProjectorCoordinator`], [`DeadLetterStore`],
-//!   [`UnitOfWork`],
-//!   all at once [`Backend`]; and the group-commit writer, [`spawn_writer`].
+//!   [`SnapshotStore`], [`UnitOfWork`], all at once [`Backend`]; and the group-commit writer, [`spawn_writer`].
 //!
 //! # A command
 //!

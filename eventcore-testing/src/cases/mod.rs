@@ -19,6 +19,7 @@ pub(crate) mod projecting;
 pub(crate) mod reading;
 pub(crate) mod receipts;
 pub(crate) mod reopening;
+pub(crate) mod snapshots;
 pub(crate) mod subscribing;
 pub(crate) mod transactional;
 pub(crate) mod units_of_work;

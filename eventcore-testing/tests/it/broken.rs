@@ -165,6 +165,22 @@ defects! {
     ResetForgetsTheEpoch => reset_forgets_the_epoch caught by a_reset_checkpoint_is_gone_and_its_epoch_stays;
     /// checkpoints are listed in any order
     ListedInAnyOrder => listed_in_any_order caught by checkpoints_are_listed_by_name;
+    /// a snapshot has the payload of the one before
+    StaleSnapshotPayload => stale_snapshot_payload caught by a_later_snapshot_replaces_all_of_the_earlier;
+    /// snapshots only go forward
+    SnapshotsNeverGoBack => snapshots_never_go_back caught by a_later_snapshot_replaces_all_of_the_earlier;
+    /// the payload of a snapshot is saved in a step of its own
+    SnapshotSavedInTwoSteps => snapshot_saved_in_two_steps caught by racing_snapshots_are_whole;
+    /// of the streams of a snapshot only the first is kept
+    SnapshotStreamsCutOff => snapshot_streams_cut_off caught by a_snapshot_comes_back_as_saved;
+    /// the time of a snapshot is the caller's
+    SnapshotTimeOfTheCaller => snapshot_time_of_the_caller caught by the_store_says_when_a_snapshot_was_taken;
+    /// the keys of snapshots ignore case
+    SnapshotKeysIgnoreCase => snapshot_keys_ignore_case caught by snapshots_go_by_their_exact_key;
+    /// deleting one snapshot deletes all
+    DeletesAllSnapshots => deletes_all_snapshots caught by a_deleted_snapshot_is_gone_and_others_stay;
+    /// a snapshot as old as the limit is pruned
+    PrunesOneSnapshotTooMany => prunes_one_snapshot_too_many caught by old_snapshots_are_pruned;
     /// several lead at once
     EverybodyLeads => everybody_leads caught by a_second_leader_is_refused;
     /// the epoch does not rise

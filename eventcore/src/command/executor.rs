@@ -1,28 +1,31 @@
 //! The driver of the decision machine: performs its effects.
 
-use super::machine::{DecisionStep, Entropy, decide};
+use super::machine::{DecisionOptions, DecisionStep, Entropy, decide_with};
 use super::queues::StreamQueues;
-use super::{CommandContext, CommandError, CommandLogic, ExecutionOutcome, RetryPolicy};
-use crate::{EventId, EventStore};
+use super::snapshot_writer::SnapshotWriter;
+use super::{CommandContext, CommandError, CommandLogic, ExecutionOutcome, RetryPolicy, SnapshotPolicy};
+use crate::{EventId, EventStore, SnapshotStore};
+use std::fmt;
 use std::sync::Arc;
 use tracing::Instrument;
 
-/// Executes commands against one store with one retry policy. Share it or clone it.
+/// Executes commands against one store with one retry policy. Share it or clone it; clones share what it keeps.
 ///
 /// Commands of one executor and its clones that were in each other's way on a stream queue up for it, first come, first
 /// served, until nobody is left in the queue: on a hot stream they do not decide in vain again and again.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct CommandExecutor<S> {
     store: S,
     retry: RetryPolicy,
     queues: Arc<StreamQueues>,
+    snapshots: Option<Arc<SnapshotWriter>>,
 }
 
 impl<S: EventStore> CommandExecutor<S> {
     /// An executor with the default retry policy. `store` is an adapter, a reference or an `Arc` of one.
     #[must_use]
     pub fn new(store: S) -> Self {
-        Self { store, retry: RetryPolicy::default(), queues: Arc::default() }
+        Self { store, retry: RetryPolicy::default(), queues: Arc::default(), snapshots: None }
     }
 
     /// Sets how often and how soon conflicts and an unavailable store are tried again.
@@ -30,6 +33,45 @@ impl<S: EventStore> CommandExecutor<S> {
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.retry = policy;
         self
+    }
+
+    /// Takes snapshots of the states of commands that allow it ([`StateFold::with_snapshots`](super::StateFold)), and
+    /// begins from them instead of reading whole streams.
+    ///
+    /// A snapshot is stored after the append that made it due, by a task of its own: the caller does not wait for it. One
+    /// that is lost, damaged, of an older program or of another history of the log costs a read of all events and nothing
+    /// else. What is queued is stored before the executor goes if [`shut_down`](Self::shut_down) is called.
+    ///
+    /// ```
+    /// # use eventcore::{CommandExecutor, SnapshotPolicy};
+    /// # use eventcore_memory::MemoryEventStore;
+    /// # async fn example() {
+    /// let executor = CommandExecutor::new(MemoryEventStore::new()).snapshots(SnapshotPolicy::every(500));
+    /// // ..
+    /// executor.shut_down().await;
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn snapshots(mut self, policy: SnapshotPolicy) -> Self
+    where
+        S: SnapshotStore + Clone + 'static,
+    {
+        self.snapshots = Some(Arc::new(SnapshotWriter::new(Arc::new(self.store.clone()), policy)));
+        self
+    }
+
+    /// Waits until every snapshot that was due is stored or given up.
+    pub async fn flush(&self) {
+        if let Some(snapshots) = &self.snapshots {
+            snapshots.flush().await;
+        }
+    }
+
+    /// Stores the snapshots that are queued, and takes none from now on. Commands are executed as before.
+    pub async fn shut_down(&self) {
+        if let Some(snapshots) = &self.snapshots {
+            snapshots.shut_down().await;
+        }
     }
 
     /// The store.
@@ -58,7 +100,17 @@ impl<S: EventStore> CommandExecutor<S> {
         context: CommandContext,
         command: C,
     ) -> Result<ExecutionOutcome, CommandError<C::Error>> {
-        drive(&self.store, &self.queues, context, self.retry, command).await
+        drive(&self.store, &self.queues, self.snapshots.as_deref(), context, self.retry, command).await
+    }
+}
+
+impl<S: fmt::Debug> fmt::Debug for CommandExecutor<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CommandExecutor")
+            .field("store", &self.store)
+            .field("retry", &self.retry)
+            .field("snapshots", &self.snapshots.as_ref().map(|snapshots| snapshots.policy()))
+            .finish_non_exhaustive()
     }
 }
 
@@ -71,12 +123,13 @@ pub async fn execute<C: CommandLogic, S: EventStore + ?Sized>(
     store: &S,
     command: C,
 ) -> Result<ExecutionOutcome, CommandError<C::Error>> {
-    drive(store, &StreamQueues::default(), CommandContext::new(), RetryPolicy::default(), command).await
+    drive(store, &StreamQueues::default(), None, CommandContext::new(), RetryPolicy::default(), command).await
 }
 
 async fn drive<C: CommandLogic, S: EventStore + ?Sized>(
     store: &S,
     queues: &StreamQueues,
+    snapshots: Option<&SnapshotWriter>,
     context: CommandContext,
     retry: RetryPolicy,
     command: C,
@@ -85,11 +138,19 @@ async fn drive<C: CommandLogic, S: EventStore + ?Sized>(
         tracing::debug_span!("execute", command = C::command_type(), command_id = context.id().map(|id| id.as_str()));
     async {
         let mut entropy = SystemEntropy;
-        let mut step = decide(command, context, retry);
+        let options = DecisionOptions { retry, snapshots: snapshots.map(SnapshotWriter::policy) };
+        let mut step = decide_with(command, context, options);
         let mut turn = None;
         let mut contended = None;
         loop {
             step = match step {
+                DecisionStep::Load(loading) => {
+                    let loaded = match snapshots {
+                        Some(snapshots) => snapshots.load(loading.key()).await,
+                        None => Ok(None),
+                    };
+                    loading.loaded(loaded)
+                }
                 DecisionStep::Read(reading) => {
                     let request = reading.request();
                     // Nobody may hold a turn while he queues up for another one.
@@ -109,6 +170,12 @@ async fn drive<C: CommandLogic, S: EventStore + ?Sized>(
                     tracing::debug!(delay = ?waiting.delay(), "trying again");
                     tokio::time::sleep(waiting.delay()).await;
                     waiting.waited()
+                }
+                DecisionStep::Keep(mut keeping) => {
+                    if let (Some(snapshots), Some(snapshot)) = (snapshots, keeping.snapshot()) {
+                        snapshots.store(snapshot);
+                    }
+                    keeping.kept()
                 }
                 DecisionStep::Done(result) => return result,
             };

@@ -3,12 +3,17 @@
 //! Every step is a type of its own that takes exactly the result it asked for, so it cannot be driven wrongly. It does no
 //! I/O, reads no clock and draws no random number: [`Entropy`] is passed in.
 
+use super::known::{Known, Useless};
+use super::snapshot::{self, DueSnapshot, Unusable};
 use super::streams::BoundStream;
-use super::{CommandContext, CommandError, CommandLogic, Discovered, ExecutionOutcome, RetryPolicy, StreamBinder};
+use super::{
+    CommandContext, CommandError, CommandLogic, Discovered, ExecutionOutcome, RetryPolicy, SnapshotPolicy, StateFold,
+    StreamBinder,
+};
 use crate::{
     AppendRequest, Appended, AppendedEvent, CommandClaim, DecodeError, EventId, EventMetadata, EventStoreError,
-    ExpectedVersion, Fingerprint, NewEvent, ReadStreams, SharedError, StreamId, StreamVersion, StreamsRead,
-    VersionConflict,
+    ExpectedVersion, Fingerprint, InvalidAppend, NewEvent, ReadStreams, SharedError, Snapshot, SnapshotKey, StreamId,
+    StreamVersion, StreamsRead, VersionConflict,
 };
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -26,32 +31,71 @@ pub trait Entropy {
 
 /// What to do next. Drivers perform it and hand the result to the value inside.
 pub enum DecisionStep<C: CommandLogic> {
+    /// Load a snapshot to begin from.
+    Load(Loading<C>),
     /// Read streams.
     Read(Reading<C>),
     /// Append what was decided.
     Append(Appending<C>),
     /// Wait before the next attempt.
     Wait(Waiting<C>),
+    /// Have a snapshot stored, without waiting for it.
+    Keep(Keeping<C>),
     /// Answer the caller.
     Done(Result<ExecutionOutcome, CommandError<C::Error>>),
 }
 
-/// Begins the execution of a command.
+/// How an execution is done.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct DecisionOptions {
+    /// How often and how soon it tries again.
+    pub retry: RetryPolicy,
+    /// When snapshots of its state are taken; without, none is looked for either.
+    pub snapshots: Option<SnapshotPolicy>,
+}
+
+/// Begins the execution of a command that always reads all of its streams.
 #[must_use]
 pub fn decide<C: CommandLogic>(command: C, context: CommandContext, retry: RetryPolicy) -> DecisionStep<C> {
+    decide_with(command, context, DecisionOptions { retry, ..DecisionOptions::default() })
+}
+
+/// Begins the execution of a command.
+#[must_use]
+pub fn decide_with<C: CommandLogic>(command: C, context: CommandContext, options: DecisionOptions) -> DecisionStep<C> {
     let metadata = match context.event_metadata() {
         Ok(metadata) => metadata,
         Err(error) => return DecisionStep::Done(Err(error.into())),
     };
-    let run = Run { command, metadata, retry, claim: None, decisions: 0, faults: 0 };
+    let run = Run {
+        command,
+        metadata,
+        retry: options.retry,
+        fold: C::state_fold(),
+        snapshots: options.snapshots,
+        looked_up: None,
+        stored_is_useless: false,
+        recent: None,
+        claim: None,
+        decisions: 0,
+        faults: 0,
+    };
     run.claimed(&context).map_or_else(|error| DecisionStep::Done(Err(error)), |run| run.attempt())
 }
 
-/// What stays the same over all attempts of one execution, and how many there were.
-struct Run<C> {
+/// What stays the same over all attempts of one execution, and what was learned in them.
+struct Run<C: CommandLogic> {
     command: C,
     metadata: EventMetadata,
     retry: RetryPolicy,
+    fold: StateFold<C>,
+    snapshots: Option<SnapshotPolicy>,
+    /// The snapshot that was looked for last; it is not looked for again.
+    looked_up: Option<SnapshotKey>,
+    /// A snapshot is stored that will never be of use again, so the next one is due at once.
+    stored_is_useless: bool,
+    /// What the attempt before was decided on.
+    recent: Option<Known<C::State>>,
     claim: Option<CommandClaim>,
     decisions: u32,
     faults: u32,
@@ -83,55 +127,123 @@ impl<C: CommandLogic> Run<C> {
             Err(error) => return DecisionStep::Done(Err(error.into())),
         };
         let streams = binder.into_streams();
-        let request = ReadStreams::new(streams.iter().map(|stream| stream.stream_id.clone()));
+        let round = Round { streams, handles, discovered, rounds, from: None };
+        self.begin(round)
+    }
+
+    /// Reads as little as possible: on from the attempt before, or from a snapshot, or else everything.
+    fn begin(mut self, round: Round<C>) -> DecisionStep<C> {
+        if let Some(known) = self.recent.take_if(|known| known.is_of(&round.streams)) {
+            return self.read_on(round, known);
+        }
+        match self.snapshot_key(&round.streams) {
+            Some(key) if self.looked_up.as_ref() != Some(&key) => DecisionStep::Load(Loading { run: self, key, round }),
+            _ => self.read_all(round),
+        }
+    }
+
+    /// The key of the snapshots of a state of these streams; `None` if none are taken.
+    fn snapshot_key(&self, streams: &[BoundStream]) -> Option<SnapshotKey> {
+        let (policy, codec) = (self.snapshots?, self.fold.codec()?);
+        if streams.is_empty() || streams.len() > policy.max_streams {
+            return None;
+        }
+        let key = snapshot::key(codec, streams, self.command.ignored_event_types());
+        key.inspect_err(
+            |error| tracing::error!(%error, state = codec.name, "no snapshots: a state has an invalid name"),
+        )
+        .ok()
+    }
+
+    fn read_all(self, round: Round<C>) -> DecisionStep<C> {
+        let request = ReadStreams::new(round.streams.iter().map(|stream| stream.stream_id.clone()));
+        self.read(round, request)
+    }
+
+    fn read_on(self, mut round: Round<C>, known: Known<C::State>) -> DecisionStep<C> {
+        let request = known.request();
+        round.from = Some(known);
+        self.read(round, request)
+    }
+
+    fn read(self, round: Round<C>, request: Result<ReadStreams, InvalidAppend>) -> DecisionStep<C> {
         match request {
             Ok(request) => {
                 let request = request.with_receipt_of(self.claim.as_ref().map(|claim| claim.command_id.clone()));
-                let purpose = Purpose::Decide(Round { streams, handles, discovered, rounds });
-                DecisionStep::Read(Reading { run: self, request, purpose })
+                DecisionStep::Read(Reading { run: self, request, purpose: Purpose::Decide(round) })
             }
             Err(error) => DecisionStep::Done(Err(EventStoreError::from(error).into())),
         }
     }
 
     /// Folds what was read, lets the command discover or decide, and makes the append.
-    fn decide(mut self, round: Round<C>, read: StreamsRead, entropy: &mut dyn Entropy) -> DecisionStep<C> {
+    fn decide(mut self, mut round: Round<C>, read: StreamsRead, entropy: &mut dyn Entropy) -> DecisionStep<C> {
         if let (Some(claim), Some(receipt)) = (&self.claim, &read.receipt) {
             let replayed = receipt.replay(claim).map(|appended| ExecutionOutcome::appended(appended, self.decisions));
             return DecisionStep::Done(replayed.map_err(CommandError::from));
         }
         let StreamsRead { events, versions, .. } = read;
-        let state = match self.fold(events) {
-            Ok(state) => state,
+        let known = match round.from.take() {
+            None => self.fold(Known::nothing(&round.streams), events).map(Ok),
+            Some(known) => match known.news(events) {
+                Ok(news) => self.fold(known, news).map(|known| match known.is_at(&versions) {
+                    true => Ok(known),
+                    false => Err(Useless::Diverged),
+                }),
+                Err(useless) => Ok(Err(useless)),
+            },
+        };
+        let known = match known {
+            Ok(Ok(known)) => known,
+            Ok(Err(why)) => {
+                tracing::warn!(?why, "what was folded before cannot be gone on from: all events are read");
+                self.stored_is_useless = true;
+                return self.read_all(round);
+            }
             Err(error) => return DecisionStep::Done(Err(error)),
         };
-        if let Some(discovered) = round.enlarged_by(self.command.discover(&state)) {
+        // A store that tells other versions than it brings events of: nothing is kept of that.
+        self.snapshots = self.snapshots.filter(|_| !self.goes_on() || known.is_at(&versions));
+        if let Some(discovered) = round.enlarged_by(self.command.discover(&known.state)) {
             if round.rounds >= MAX_ROUNDS {
                 return DecisionStep::Done(Err(CommandError::TooManyRounds { limit: MAX_ROUNDS }));
             }
             return self.round(discovered, round.rounds + 1);
         }
         self.decisions += 1;
-        let events = match self.command.handle(&state, &round.handles) {
+        let events = match self.command.handle(&known.state, &round.handles) {
             Ok(events) => events.into_vec(),
-            Err(rejection) => return DecisionStep::Done(Err(CommandError::Rejected(rejection))),
+            Err(rejection) => return self.finish(known, Err(CommandError::Rejected(rejection))),
         };
         if events.is_empty() && self.claim.is_none() {
-            return DecisionStep::Done(Ok(ExecutionOutcome::nothing(self.decisions)));
+            let nothing = ExecutionOutcome::nothing(self.decisions);
+            return self.finish(known, Ok(nothing));
         }
         match self.request(&round.streams, &versions, events, entropy) {
-            Ok(request) => DecisionStep::Append(Appending { run: self, request, sent_before: false }),
+            Ok(request) => DecisionStep::Append(Appending { run: self, request, known, sent_before: false }),
             Err(error) => DecisionStep::Done(Err(error)),
         }
     }
 
-    fn fold(&self, events: Vec<crate::RecordedEvent>) -> Result<C::State, CommandError<C::Error>> {
-        let mut state = C::State::default();
+    /// Folds events on top of what is known.
+    fn fold(
+        &self,
+        mut known: Known<C::State>,
+        events: Vec<crate::RecordedEvent>,
+    ) -> Result<Known<C::State>, CommandError<C::Error>> {
+        // What is folded is noted only for those who go on from it.
+        let indexes: HashMap<StreamId, usize> = match self.goes_on() {
+            true => known.streams.iter().map(|stream| stream.stream_id.clone()).zip(0..).collect(),
+            false => HashMap::new(),
+        };
         let mut ignored = None;
         for event in events {
+            if let Some(&index) = indexes.get(event.stream_id()) {
+                known.note(index, event.header());
+            }
             let (stream, position) = (event.stream_id().clone(), event.position());
             match event.decode::<C::Event>() {
-                Ok(event) => self.command.apply(&mut state, &event),
+                Ok(event) => self.fold.apply(&self.command, &mut known.state, &event),
                 Err(DecodeError::UnknownType { event_type })
                     if ignored
                         .get_or_insert_with(|| self.command.ignored_event_types().into_iter().collect::<BTreeSet<_>>())
@@ -139,7 +251,36 @@ impl<C: CommandLogic> Run<C> {
                 Err(source) => return Err(CommandError::Decode { stream, position, source }),
             }
         }
-        Ok(state)
+        Ok(known)
+    }
+
+    /// Whether what is folded may be gone on from, in another attempt or from a snapshot.
+    fn goes_on(&self) -> bool {
+        self.snapshots.is_some() && self.fold.codec().is_some()
+    }
+
+    /// Whether a snapshot is due when so many events are folded that the stored one does not have.
+    fn is_due(&self, unsaved: u64) -> bool {
+        self.goes_on() && self.snapshots.is_some_and(|policy| self.stored_is_useless || unsaved >= policy.every)
+    }
+
+    /// Answers the caller, and has a snapshot stored if one is due.
+    fn finish(
+        self,
+        known: Known<C::State>,
+        result: Result<ExecutionOutcome, CommandError<C::Error>>,
+    ) -> DecisionStep<C> {
+        if !self.is_due(known.unsaved) || known.position.is_none() {
+            return DecisionStep::Done(result);
+        }
+        let streams = known.streams.iter().map(|s| BoundStream { stream_id: s.stream_id.clone(), writable: false });
+        match (self.snapshot_key(&streams.collect::<Vec<_>>()), self.snapshots) {
+            (Some(key), Some(policy)) => {
+                let snapshot = DueSnapshot::new::<C>(self.fold, key, known, policy.max_bytes);
+                DecisionStep::Keep(Keeping { snapshot: Some(snapshot), result })
+            }
+            _ => DecisionStep::Done(result),
+        }
     }
 
     fn request(
@@ -203,6 +344,8 @@ struct Round<C: CommandLogic> {
     handles: C::Streams,
     discovered: Discovered,
     rounds: u32,
+    /// What is folded already, so that only what is new is read.
+    from: Option<Known<C::State>>,
 }
 
 impl<C: CommandLogic> Round<C> {
@@ -218,6 +361,73 @@ impl<C: CommandLogic> Round<C> {
             }
         }
         (enlarged.streams.len() > before).then_some(enlarged)
+    }
+}
+
+/// A snapshot may be there.
+pub struct Loading<C: CommandLogic> {
+    run: Run<C>,
+    key: SnapshotKey,
+    round: Round<C>,
+}
+
+impl<C: CommandLogic> Loading<C> {
+    /// Which one.
+    #[must_use]
+    pub const fn key(&self) -> &SnapshotKey {
+        &self.key
+    }
+
+    /// Goes on with what was loaded. Without a snapshot, or with one of no use, all events are read: never an error.
+    #[must_use]
+    pub fn loaded(self, result: Result<Option<Snapshot>, EventStoreError>) -> DecisionStep<C> {
+        let Self { mut run, key, round } = self;
+        run.looked_up = Some(key.clone());
+        let snapshot = match result {
+            Ok(snapshot) => snapshot,
+            Err(error) => {
+                tracing::warn!(%key, error = &error as &dyn std::error::Error, "a snapshot cannot be read");
+                // What is damaged is replaced soon. Of a store that is out of reach nothing is known.
+                run.stored_is_useless |= matches!(error, EventStoreError::Corrupt { .. });
+                None
+            }
+        };
+        let restored = snapshot
+            .zip(run.fold.codec())
+            .map(|(snapshot, codec)| snapshot::restore(codec, &key, snapshot, &round.streams));
+        match restored {
+            Some(Ok(known)) => run.read_on(round, known),
+            Some(Err(why @ Unusable::OtherSchema)) => {
+                tracing::debug!(%key, %why, "a snapshot is not used");
+                run.read_all(round)
+            }
+            Some(Err(why)) => {
+                tracing::warn!(%key, error = &why as &dyn std::error::Error, "a snapshot is not used");
+                run.stored_is_useless = true;
+                run.read_all(round)
+            }
+            None => run.read_all(round),
+        }
+    }
+}
+
+/// The command is done, and a snapshot is due.
+pub struct Keeping<C: CommandLogic> {
+    snapshot: Option<DueSnapshot>,
+    result: Result<ExecutionOutcome, CommandError<C::Error>>,
+}
+
+impl<C: CommandLogic> Keeping<C> {
+    /// The snapshot, the first time that it is asked for. It may be stored at any time from now on, or never.
+    #[must_use]
+    pub fn snapshot(&mut self) -> Option<DueSnapshot> {
+        self.snapshot.take()
+    }
+
+    /// Goes on to the answer.
+    #[must_use]
+    pub fn kept(self) -> DecisionStep<C> {
+        DecisionStep::Done(self.result)
     }
 }
 
@@ -294,6 +504,8 @@ fn unsettled(error: EventStoreError) -> EventStoreError {
 pub struct Appending<C: CommandLogic> {
     run: Run<C>,
     request: AppendRequest,
+    /// What it was decided on.
+    known: Known<C::State>,
     /// Whether the same request was sent before and its outcome is unknown.
     sent_before: bool,
 }
@@ -308,17 +520,20 @@ impl<C: CommandLogic> Appending<C> {
     /// Goes on with the answer.
     #[must_use]
     pub fn appended(self, result: Result<Appended, EventStoreError>, entropy: &mut dyn Entropy) -> DecisionStep<C> {
-        let Self { run, request, sent_before } = self;
+        let Self { mut run, request, known, sent_before } = self;
         match result {
-            Ok(appended) => DecisionStep::Done(Ok(ExecutionOutcome::appended(appended, run.decisions))),
+            Ok(appended) => run.appended(known, &request, appended),
             Err(EventStoreError::Conflict(conflict)) if sent_before => run.settle(request, conflict),
-            Err(EventStoreError::Conflict(conflict)) => run.conflicted(conflict, entropy),
+            Err(EventStoreError::Conflict(conflict)) => {
+                run.recent = run.goes_on().then_some(known);
+                run.conflicted(conflict, entropy)
+            }
             Err(error @ EventStoreError::OutcomeUnknown { .. }) => {
-                run.faulted(error, entropy, |run| DecisionStep::Append(Self { run, request, sent_before: true }))
+                run.faulted(error, entropy, |run| DecisionStep::Append(Self { run, request, known, sent_before: true }))
             }
             Err(error) if error.is_transient() => {
                 let error = if sent_before { unsettled(error) } else { error };
-                run.faulted(error, entropy, |run| DecisionStep::Append(Self { run, request, sent_before }))
+                run.faulted(error, entropy, |run| DecisionStep::Append(Self { run, request, known, sent_before }))
             }
             Err(error) if sent_before => DecisionStep::Done(Err(unsettled(error).into())),
             Err(error) => DecisionStep::Done(Err(error.into())),
@@ -327,6 +542,19 @@ impl<C: CommandLogic> Appending<C> {
 }
 
 impl<C: CommandLogic> Run<C> {
+    /// Answers where the events are; the state after them may be worth a snapshot.
+    fn appended(self, known: Known<C::State>, request: &AppendRequest, appended: Appended) -> DecisionStep<C> {
+        let known = match self.is_due(known.unsaved.saturating_add(request.events().len() as u64)) {
+            true => known.after(&self.command, &self.fold, request, &appended),
+            false => None,
+        };
+        let outcome = ExecutionOutcome::appended(appended, self.decisions);
+        match known {
+            Some(known) => self.finish(known, Ok(outcome)),
+            None => DecisionStep::Done(Ok(outcome)),
+        }
+    }
+
     /// An append whose first answer was lost conflicts: perhaps with itself.
     fn settle(self, request: AppendRequest, conflict: VersionConflict) -> DecisionStep<C> {
         let written = request.streams().iter().filter(|stream| stream.written).map(|stream| stream.stream_id.clone());

@@ -3,20 +3,28 @@
 mod context;
 mod error;
 mod executor;
+mod fold;
+mod known;
 mod machine;
 mod new_events;
 mod outcome;
 mod queues;
 mod retry;
+mod snapshot;
+mod snapshot_writer;
 mod streams;
 mod traits;
 
 pub use context::CommandContext;
 pub use error::CommandError;
 pub use executor::{CommandExecutor, execute};
-pub use machine::{Appending, DecisionStep, Entropy, Reading, Waiting, decide};
+pub use fold::{SnapshotState, StateFold};
+pub use machine::{
+    Appending, DecisionOptions, DecisionStep, Entropy, Keeping, Loading, Reading, Waiting, decide, decide_with,
+};
 pub use new_events::NewEvents;
 pub use outcome::ExecutionOutcome;
 pub use retry::{BackoffMultiplier, MaxAttempts, RetryPolicy};
+pub use snapshot::{DueSnapshot, SnapshotFailure, SnapshotPolicy};
 pub use streams::{Discovered, DiscoveredStreams, ReadHandle, StreamBinder, StreamHandle};
 pub use traits::{Command, CommandLogic};

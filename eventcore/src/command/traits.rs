@@ -1,6 +1,6 @@
 //! The two traits of a command: which streams, and what to decide.
 
-use super::{Discovered, NewEvents, StreamBinder};
+use super::{Discovered, NewEvents, StateFold, StreamBinder};
 use crate::{Event, EventType, RecordedEvent, ValidationError};
 use std::error::Error as StdError;
 
@@ -47,6 +47,13 @@ pub trait CommandLogic: Command {
 
     /// Folds one event into the state. Events come in global order, over all streams.
     fn apply(&self, state: &mut Self::State, event: &RecordedEvent<Self::Event>);
+
+    /// Says whether the state may be kept between executions: not at all by default. If it may, it is folded by
+    /// [`StreamState::apply`](crate::StreamState::apply), which cannot look at the command, and never by
+    /// [`apply`](Self::apply): whether it is kept makes no difference but of speed.
+    fn state_fold() -> StateFold<Self> {
+        StateFold::by_command()
+    }
 
     /// Decides: the events to append, or why not. It is called again with fresh state when somebody else was faster.
     ///

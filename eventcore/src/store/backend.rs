@@ -3,16 +3,23 @@
 use super::{
     AppendRequest, Appended, Checkpoint, CheckpointError, CheckpointStore, DeadLetter, DeadLetterId, DeadLetterStore,
     Epoch, EventFilter, EventReader, EventStore, EventStoreError, Leadership, LeadershipError, LineageId, LogCursor,
-    LogWatch, Page, PageSize, ProjectionName, ProjectorCoordinator, ReadStreams, StreamPage, StreamsRead,
+    LogWatch, Page, PageSize, ProjectionName, ProjectorCoordinator, ReadStreams, Snapshot, SnapshotKey, SnapshotStore,
+    StreamPage, StreamsRead,
 };
 use crate::{GlobalPosition, StreamId, StreamVersion, Timestamp};
 use async_trait::async_trait;
 use std::sync::Arc;
 
 /// Everything an application needs of a store. What implements the five ports is one; hold it as `Arc<dyn Backend>`.
-pub trait Backend: EventStore + EventReader + CheckpointStore + ProjectorCoordinator + DeadLetterStore {}
+pub trait Backend:
+    EventStore + EventReader + CheckpointStore + ProjectorCoordinator + DeadLetterStore + SnapshotStore
+{
+}
 
-impl<T: EventStore + EventReader + CheckpointStore + ProjectorCoordinator + DeadLetterStore + ?Sized> Backend for T {}
+impl<T> Backend for T where
+    T: EventStore + EventReader + CheckpointStore + ProjectorCoordinator + DeadLetterStore + SnapshotStore + ?Sized
+{
+}
 
 macro_rules! forward_ports {
     ($($pointer:ty),+) => {$(
@@ -122,6 +129,22 @@ macro_rules! forward_ports {
             }
             async fn release(&self, leadership: Leadership) -> Result<(), LeadershipError> {
                 (**self).release(leadership).await
+            }
+        }
+
+        #[async_trait]
+        impl<T: SnapshotStore + ?Sized> SnapshotStore for $pointer {
+            async fn load_snapshot(&self, key: &SnapshotKey) -> Result<Option<Snapshot>, EventStoreError> {
+                (**self).load_snapshot(key).await
+            }
+            async fn save_snapshot(&self, snapshot: &Snapshot) -> Result<(), EventStoreError> {
+                (**self).save_snapshot(snapshot).await
+            }
+            async fn delete_snapshot(&self, key: &SnapshotKey) -> Result<(), EventStoreError> {
+                (**self).delete_snapshot(key).await
+            }
+            async fn prune_snapshots(&self, older_than: Timestamp) -> Result<u64, EventStoreError> {
+                (**self).prune_snapshots(older_than).await
             }
         }
     )+};

@@ -14,6 +14,7 @@ mod leadership;
 mod ports;
 mod read;
 mod signal;
+mod snapshot;
 mod unit_of_work;
 
 pub use append::{
@@ -31,4 +32,5 @@ pub use leadership::{Epoch, Leadership, LeadershipError, ProjectorCoordinator};
 pub use ports::{EventReader, EventStore};
 pub use read::{Page, PageSize, ReadStreams, StreamPage, StreamPosition, StreamsRead};
 pub use signal::{LogSignal, LogWatch};
+pub use snapshot::{FoldedStream, Snapshot, SnapshotKey, SnapshotSchema, SnapshotStore};
 pub use unit_of_work::{InMemory, ProjectionContext, UnitOfWork};

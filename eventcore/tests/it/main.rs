@@ -12,6 +12,8 @@ mod manager;
 mod projection_machine;
 mod projection_progress;
 mod slow_consumers;
+mod snapshot_writer;
+mod snapshots;
 mod troubled_store;
 mod ui;
 mod vocabulary;

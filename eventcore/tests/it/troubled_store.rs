@@ -5,11 +5,12 @@ use eventcore::{
     AppendRequest, Appended, Checkpoint, CheckpointError, CheckpointStore, DeadLetter, DeadLetterId, DeadLetterStore,
     Epoch, EventFilter, EventReader, EventStore, EventStoreError, GlobalPosition, Leadership, LeadershipError,
     LineageId, LogCursor, LogWatch, Page, PageSize, Payload, ProjectionName, ProjectorCoordinator, ReadStreams,
-    RecordedEvent, StreamId, StreamPage, StreamVersion, StreamsRead, Timestamp,
+    RecordedEvent, Snapshot, SnapshotKey, SnapshotStore, StreamId, StreamPage, StreamVersion, StreamsRead, Timestamp,
 };
 use eventcore_memory::MemoryEventStore;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use tokio::sync::{OwnedRwLockWriteGuard, RwLock};
 
 /// A memory store that can be made unreachable, and on which a commit can take long. It knows how many of the events that
 /// it gave to followers are still held by them.
@@ -20,6 +21,7 @@ pub(crate) struct TroubledStore {
     down: Arc<AtomicBool>,
     hidden: Arc<AtomicBool>,
     heads: Arc<AtomicU64>,
+    snapshots: Arc<RwLock<()>>,
     pub(crate) held: Arc<Held>,
 }
 
@@ -78,6 +80,11 @@ impl TroubledStore {
     /// How often the head was asked for.
     pub(crate) fn heads(&self) -> u64 {
         self.heads.load(Ordering::SeqCst)
+    }
+
+    /// Snapshots stand still on their way into the store until what this returns is dropped.
+    pub(crate) async fn stall_snapshots(&self) -> OwnedRwLockWriteGuard<()> {
+        Arc::clone(&self.snapshots).write_owned().await
     }
 
     /// From now on a commit to the stream `late` lasts: while it does, the stream is as empty as before.
@@ -223,5 +230,22 @@ impl DeadLetterStore for TroubledStore {
         epoch: Option<Epoch>,
     ) -> Result<u64, CheckpointError> {
         self.store.discard_dead_letters_after(handler, after, epoch).await
+    }
+}
+
+#[async_trait]
+impl SnapshotStore for TroubledStore {
+    async fn load_snapshot(&self, key: &SnapshotKey) -> Result<Option<Snapshot>, EventStoreError> {
+        self.store.load_snapshot(key).await
+    }
+    async fn save_snapshot(&self, snapshot: &Snapshot) -> Result<(), EventStoreError> {
+        let _moving = self.snapshots.read().await;
+        self.store.save_snapshot(snapshot).await
+    }
+    async fn delete_snapshot(&self, key: &SnapshotKey) -> Result<(), EventStoreError> {
+        self.store.delete_snapshot(key).await
+    }
+    async fn prune_snapshots(&self, older_than: Timestamp) -> Result<u64, EventStoreError> {
+        self.store.prune_snapshots(older_than).await
     }
 }

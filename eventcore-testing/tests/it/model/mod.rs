@@ -4,13 +4,14 @@ mod append;
 mod dead_letters;
 mod followers;
 mod read;
+mod snapshots;
 mod transaction;
 
 pub(crate) use crate::broken::Defect;
 
 use eventcore::{
     Checkpoint, CommandId, DeadLetter, DeadLetterId, Epoch, EventStoreError, LineageId, LogSignal, ProjectionName,
-    Receipt, RecordedEvent, StreamId,
+    Receipt, RecordedEvent, Snapshot, SnapshotKey, StreamId,
 };
 use eventcore_testing::{Harness, HarnessError, StoreLimits};
 use std::collections::{BTreeMap, HashMap};
@@ -40,6 +41,7 @@ struct State {
     last_position: u64,
     followers: BTreeMap<ProjectionName, Follower>,
     letters: BTreeMap<DeadLetterId, DeadLetter>,
+    snapshots: BTreeMap<SnapshotKey, Snapshot>,
     /// The read model that transactions write to.
     values: BTreeMap<String, i64>,
     closed: bool,
