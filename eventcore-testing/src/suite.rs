@@ -300,6 +300,10 @@ macro_rules! __for_each_case {
                 faults_of_the_store_neither_stop_nor_skip
                 a_checkpoint_that_does_not_fit_is_refused
             }
+            partitioning: Nothing {
+                partitions_keep_the_order_of_every_stream
+                a_read_model_in_memory_is_the_sum_of_its_parts
+            }
             subscribing: Nothing {
                 a_subscription_gives_history_then_live
                 a_subscription_that_falls_behind_loses_nothing

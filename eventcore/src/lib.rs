@@ -15,14 +15,15 @@
 //! - Events: [`derive(Event)`](derive@Event) and the trait [`Event`], [`RecordedEvent`], [`EventMetadata`].
 //! - Commands: [`derive(Command)`](derive@Command), [`CommandLogic`], [`execute`], [`CommandExecutor`], [`RetryPolicy`].
 //! - Snapshots of command state: [`StateFold::with_snapshots`], [`CommandExecutor::snapshots`], [`SnapshotPolicy`].
-//! - Projections: [`Projector`], [`run_projection`], [`ProjectionConfig`], [`EventFilter`], [`reset_projection`]; many at
-//!   once, supervised: [`ProjectionManager`].
+//! - Projections: [`Projector`], [`run_projection`], [`ProjectionConfig`], [`EventFilter`], [`reset_projection`]; split
+//!   over workers by stream: [`run_partitioned`]; many at once, supervised: [`ProjectionManager`].
 //! - Events that a projection gave up on: [`FailureStrategy::DeadLetter`], [`DeadLetter`], [`replay_dead_letter`].
 //! - Following the log by hand: [`subscribe`], which loses nothing, and [`subscribe_lossy`], which slows nobody; waiting for
 //!   a follower: [`Progress`].
-//! - Watching a few streams as one folded state: [`watch`], and [`watch_durable`], which remembers what it has shown.
+//! - Watching a few streams as one folded state: [`watch`]; [`watch_lossy`], which is pushed and cut off when it is too slow;
+//!   and [`watch_durable`], which remembers what it has shown.
 //! - The machines behind all this, for those who write a driver of their own: [`decide`], [`ProjectionMachine`],
-//!   [`FeedMachine`].
+//!   [`PartMachine`], [`FeedMachine`].
 //! - Ports, for adapters: [`EventStore`], [`EventReader`], [`CheckpointStore`], [`ProjectorCoordinator`], [`DeadLetterStore`],
 //!   [`SnapshotStore`], [`UnitOfWork`], all at once [`Backend`]; and the group-commit writer, [`spawn_writer`].
 //!

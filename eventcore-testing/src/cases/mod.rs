@@ -15,6 +15,7 @@ pub(crate) mod leadership;
 pub(crate) mod limits;
 pub(crate) mod parking;
 pub(crate) mod parking_in_pages;
+pub(crate) mod partitioning;
 pub(crate) mod projecting;
 pub(crate) mod reading;
 pub(crate) mod receipts;

@@ -3,7 +3,7 @@
 use super::{StartFrom, subscribe};
 use crate::validation::check_range;
 use crate::{
-    ErrorKind, EventFilter, EventReader, EventStore, EventStoreError, FeedError, FeedItem, RecordedEvent,
+    ErrorKind, EventFilter, EventReader, EventStore, EventStoreError, FeedError, FeedItem, Progress, RecordedEvent,
     ValidationError,
 };
 use nutype::nutype;
@@ -63,6 +63,7 @@ where
     let stop = CancellationToken::new();
     let guard = stop.clone().drop_guard();
     let mut feed = subscribe(reader, filter, from);
+    let progress = feed.progress();
     let push = async move {
         loop {
             match feed.next().await {
@@ -87,7 +88,7 @@ where
             () = stop.cancelled() => {}
         }
     });
-    Ok(LossySubscription { receiver, failed, _guard: guard })
+    Ok(LossySubscription { receiver, failed, progress, _guard: guard })
 }
 
 /// A live follower that may lose events and says how many. See [`subscribe_lossy`].
@@ -95,10 +96,18 @@ where
 pub struct LossySubscription {
     receiver: broadcast::Receiver<RecordedEvent>,
     failed: watch::Receiver<Option<Arc<FeedError>>>,
+    progress: Progress,
     _guard: DropGuard,
 }
 
 impl LossySubscription {
+    /// How far events were pushed. Who waits for a position there knows that [`next`](Self::next) gives its event, or says
+    /// that events were lost.
+    #[must_use]
+    pub fn progress(&self) -> Progress {
+        self.progress.clone()
+    }
+
     /// The next event; waits for one if there is none.
     ///
     /// # Errors

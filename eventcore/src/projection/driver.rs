@@ -1,13 +1,16 @@
 //! The driver of the projection machine: performs its effects.
 
+use super::attempt::attempt;
 use super::flag::CancelFlag;
 use super::machine::ProjectionMachine;
 use super::page::{DecodedPage, PageEvent, PageReader};
+use super::parts::PageDone;
 use super::protocol::{
     Applied, Fault, PageShape, ProjectionEffect, ProjectionInput, ProjectionRules, ProjectionStop, Signals,
 };
 use super::report::{Meter, OnProgress, ProgressReport, lag};
-use super::{FailureContext, FailureStrategy, ProjectionConfig, ProjectionError, ProjectionFailure, Projector};
+use super::workers::{Crew, Stretch};
+use super::{ProjectionConfig, ProjectionError, Projector};
 use crate::{
     Activity, Checkpoint, CheckpointError, CheckpointStore, DeadLetter, DeadLetterId, Epoch, ErrorKind, EventFilter,
     EventReader, EventStore, EventStoreError, EventType, FilterIdentity, GlobalPosition, Leadership, LeadershipError,
@@ -15,6 +18,7 @@ use crate::{
     UnitOfWork,
 };
 use std::error::Error as StdError;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 use tracing::Instrument;
@@ -51,28 +55,8 @@ where
     P: Projector,
     B: EventStore + EventReader + ProjectorCoordinator + UnitOfWork<P::Context> + ?Sized,
 {
-    let name = ProjectionName::new(projector.name()).map_err(ProjectionError::Name)?;
-    let span = tracing::debug_span!("projection", name = name.as_str());
-    let filter = projector.filter();
-    let run = Run {
-        identity: filter.identity(),
-        filter,
-        backend,
-        shutdown: CancelFlag::new(config.shutdown.clone()),
-        log: backend.watch_log(),
-        name,
-        projector,
-        leadership: None,
-        lost: None,
-        context: None,
-        events: Vec::new(),
-        progress: config.progress.clone(),
-        told: config.on_progress.clone(),
-        meter: Meter::new(config.progress_interval),
-        head: None,
-        letter: None,
-    };
-    run.drive(&config).instrument(span).await
+    let (outcome, _) = Run::new(projector, backend, &config, None)?.drive_in_span(&config).await?;
+    Ok(outcome)
 }
 
 /// Forgets the checkpoint of a projection, so that it starts at the beginning of the log. No instance may be running it.
@@ -106,8 +90,10 @@ pub enum ResetError {
 type Failure<P> = ProjectionError<<P as Projector>::Error>;
 type Input<P> = ProjectionInput<Failure<P>>;
 
-struct Run<'b, P: Projector, B: ?Sized> {
+pub(super) struct Run<'b, P: Projector, B: ?Sized> {
     projector: P,
+    /// Who shares the work.
+    crew: Option<Box<dyn Crew<P>>>,
     backend: &'b B,
     name: ProjectionName,
     filter: EventFilter,
@@ -118,14 +104,14 @@ struct Run<'b, P: Projector, B: ?Sized> {
     /// Whether that leadership is no longer sure.
     lost: Option<CancelFlag>,
     context: Option<P::Context>,
-    events: Vec<PageEvent<P::Event>>,
+    events: Arc<Vec<PageEvent<P::Event>>>,
     progress: Progress,
     told: Option<OnProgress>,
     meter: Meter,
     /// The head of the log, as far as it was asked for.
     head: Option<GlobalPosition>,
-    /// What will be parked if the machine says so: the event that failed last.
-    letter: Option<DeadLetter>,
+    /// What will be parked if the machine says so: about events of the page that failed.
+    letters: Vec<DeadLetter>,
 }
 
 /// After how many events that were applied without waiting for anything the clock is looked at.
@@ -134,13 +120,51 @@ const LOOK_EVERY: usize = 64;
 /// How long a report waits for the head of the log.
 const HEAD_PATIENCE: Duration = Duration::from_millis(100);
 
-impl<P, B> Run<'_, P, B>
+/// What a run did, and the projectors beside the first one.
+type Ended<P> = (ProjectionOutcome<P>, Vec<P>);
+
+impl<'b, P, B> Run<'b, P, B>
 where
     P: Projector,
     B: EventStore + EventReader + ProjectorCoordinator + UnitOfWork<P::Context> + ?Sized,
 {
-    async fn drive(mut self, config: &ProjectionConfig) -> Result<ProjectionOutcome<P>, Failure<P>> {
-        let mut machine = ProjectionMachine::new(rules::<P>(config, self.filter.clone(), self.backend));
+    pub(super) fn new(
+        projector: P,
+        backend: &'b B,
+        config: &ProjectionConfig,
+        crew: Option<Box<dyn Crew<P>>>,
+    ) -> Result<Self, Failure<P>> {
+        let name = ProjectionName::new(projector.name()).map_err(ProjectionError::Name)?;
+        let filter = projector.filter();
+        Ok(Self {
+            identity: filter.identity(),
+            filter,
+            backend,
+            shutdown: CancelFlag::new(config.shutdown.clone()),
+            log: backend.watch_log(),
+            name,
+            projector,
+            crew,
+            leadership: None,
+            lost: None,
+            context: None,
+            events: Arc::default(),
+            progress: config.progress.clone(),
+            told: config.on_progress.clone(),
+            meter: Meter::new(config.progress_interval),
+            head: None,
+            letters: Vec::new(),
+        })
+    }
+
+    pub(super) async fn drive_in_span(self, config: &ProjectionConfig) -> Result<Ended<P>, Failure<P>> {
+        let span = tracing::debug_span!("projection", name = self.name.as_str());
+        self.drive(config).instrument(span).await
+    }
+
+    async fn drive(mut self, config: &ProjectionConfig) -> Result<Ended<P>, Failure<P>> {
+        let rules = rules::<P>(config, self.filter.clone(), self.crew.is_some(), self.backend);
+        let mut machine = ProjectionMachine::new(rules);
         let mut pages = PageReader::new(self.backend, self.filter.clone(), config.page_size);
         let mut input = ProjectionInput::Start;
         let started = Instant::now();
@@ -173,7 +197,7 @@ where
                     let input = match effect {
                         ProjectionEffect::Read { after } => {
                             // Gone before the page after the next one is read ahead.
-                            self.events = Vec::new();
+                            self.events = Arc::default();
                             self.take(pages.read(after).await)
                         }
                         effect => pages.beside(self.perform(effect)).await,
@@ -190,7 +214,8 @@ where
         let (applied, skipped) = machine.counts();
         let position = machine.cursor().map(|cursor| cursor.position);
         let parked = machine.parked();
-        Ok(ProjectionOutcome { projector: self.projector, position, applied, skipped, parked })
+        let others = self.crew.map(Crew::disband).unwrap_or_default();
+        Ok((ProjectionOutcome { projector: self.projector, position, applied, skipped, parked }, others))
     }
 
     /// An event that was applied without waiting took next to no time, but many of them do; at the end of the page the
@@ -256,6 +281,9 @@ where
             }
             ProjectionEffect::Begin => ProjectionInput::Done(self.begin().await.map_err(fault)),
             ProjectionEffect::Park { index } => ProjectionInput::Done(self.park(index).await.map_err(fault)),
+            ProjectionEffect::ApplyParts { from, until } => {
+                ProjectionInput::AppliedParts(self.apply_parts(from, until).await)
+            }
             ProjectionEffect::Commit(cursor) => ProjectionInput::Done(self.commit(cursor).await.map_err(fault)),
             ProjectionEffect::Rollback => ProjectionInput::Done(self.rollback().await.map_err(fault)),
             ProjectionEffect::Wait(time) => self.wait(time, true).await,
@@ -271,6 +299,9 @@ where
         let leadership = self.backend.acquire(&self.name).await?;
         tracing::debug!(epoch = leadership.epoch().get(), "leading");
         self.projector.leading(leadership.epoch());
+        if let Some(crew) = &mut self.crew {
+            crew.leading(leadership.epoch());
+        }
         self.lost = Some(CancelFlag::new(leadership.lost().clone()));
         self.leadership = Some(leadership);
         Ok(())
@@ -297,7 +328,8 @@ where
     fn take(&mut self, page: Result<DecodedPage<P::Event>, EventStoreError>) -> Input<P> {
         ProjectionInput::Read(page.map_err(|error| fault(error.into())).map(|page| {
             let events = page.events.iter().map(PageEvent::cursor).collect();
-            self.events = page.events;
+            self.letters.clear();
+            self.events = Arc::new(page.events);
             PageShape { events, end: page.end, more: page.more }
         }))
     }
@@ -307,55 +339,30 @@ where
         Ok(())
     }
 
-    async fn apply(&mut self, index: usize, attempt: u32) -> Applied<Failure<P>> {
+    async fn apply(&mut self, index: usize, times: u32) -> Applied<Failure<P>> {
         let (Some(event), Some(context)) = (self.events.get(index), &mut self.context) else {
             return Applied::Fatal(out_of_step().into());
         };
-        let position = event.header().position;
-        let (strategy, error) = match event {
-            PageEvent::Decoded(event) => match self.projector.apply(event, context).await {
-                Ok(()) => return Applied::Ok,
-                Err(source) => {
-                    let failure = ProjectionFailure::Apply(&source);
-                    let strategy = self.projector.on_error(&FailureContext::new(failure, event.header(), attempt));
-                    let event_type = event.event_type().clone();
-                    (strategy, ProjectionError::Apply { position, event_type, attempts: attempt, source })
-                }
-            },
-            PageEvent::Undecodable(header, source) => {
-                let failure = ProjectionFailure::Decode(source);
-                let strategy = self.projector.on_error(&FailureContext::new(failure, header, attempt));
-                (strategy, ProjectionError::Decode { position, source: source.clone() })
-            }
+        attempt(&mut self.projector, event, context, times, &self.name, &mut self.letters).await
+    }
+
+    async fn apply_parts(&mut self, from: usize, until: usize) -> PageDone<Failure<P>> {
+        let (Some(crew), Some(context)) = (&mut self.crew, &self.context) else {
+            return PageDone { done: from, left_out: 0, parked: Vec::new(), failed: Some(out_of_step().into()) };
         };
-        let header = event.header();
-        tracing::warn!(
-            position = position.get(),
-            event_type = header.event_type.as_str(),
-            attempt,
-            ?strategy,
-            error = &error as &dyn StdError,
-            "an event failed in a projection"
-        );
-        match strategy {
-            FailureStrategy::Fatal => Applied::Fatal(error),
-            FailureStrategy::Skip => Applied::Skip,
-            FailureStrategy::Retry => Applied::Retry(error),
-            FailureStrategy::DeadLetter => {
-                self.letter = Some(DeadLetter::new(self.name.clone(), header, attempt, &error));
-                Applied::DeadLetter
-            }
-            FailureStrategy::RetryThenDeadLetter => {
-                self.letter = Some(DeadLetter::new(self.name.clone(), header, attempt, &error));
-                Applied::RetryThenDeadLetter
-            }
-        }
+        let events = Arc::clone(&self.events);
+        let halt = self.shutdown.token().child_token();
+        let lost = self.lost.as_ref().map(|lost| lost.token().clone()).unwrap_or_default();
+        let page = Stretch { name: self.name.clone(), events, from, until, halt, lost };
+        let (done, letters) = crew.apply(&mut self.projector, context, page).await;
+        self.letters = letters;
+        done
     }
 
     async fn park(&mut self, index: usize) -> Result<(), Failure<P>> {
         let epoch = self.epoch();
         let position = self.events.get(index).map(|event| event.header().position);
-        let letter = self.letter.as_ref().filter(|letter| Some(letter.id.position) == position);
+        let letter = self.letters.iter().find(|letter| Some(letter.id.position) == position);
         let (Some(letter), Some(context)) = (letter, &mut self.context) else { return Err(out_of_step().into()) };
         if let Err(error) = self.backend.park(context, letter, epoch).await {
             if P::Context::TRANSACTIONAL {
@@ -460,11 +467,13 @@ impl Drop for EndOnDrop<'_> {
 fn rules<P: Projector>(
     config: &ProjectionConfig,
     filter: EventFilter,
+    partitioned: bool,
     reader: &(impl EventReader + ?Sized),
 ) -> ProjectionRules {
     ProjectionRules {
         durable: P::Context::DURABLE,
         transactional: P::Context::TRANSACTIONAL,
+        partitioned,
         continuous: config.continuous,
         wait_for_leadership: config.wait_for_leadership,
         accept_filter_change: config.accept_filter_change,
@@ -496,6 +505,6 @@ fn fault<E: StdError + 'static>(error: ProjectionError<E>) -> Fault<ProjectionEr
 }
 
 /// The machine asked for something that cannot be: a bug, told rather than panicked about.
-fn out_of_step() -> EventStoreError {
+pub(super) fn out_of_step() -> EventStoreError {
     EventStoreError::storage("the projection's machine and its driver are out of step")
 }

@@ -2,11 +2,13 @@
 //!
 //! It knows positions and counts, not events; it does no I/O and reads no clock: elapsed times are passed in.
 
+use super::parts::PageDone;
 use super::protocol::{
     Applied, Fault, PageShape, ProjectionEffect as Effect, ProjectionInput as Input, ProjectionRules,
     ProjectionStop as Stop, Signals,
 };
 use crate::{Activity, Checkpoint, EventType, FilterIdentity, GlobalPosition, LogCursor};
+use std::collections::VecDeque;
 use std::time::Duration;
 
 /// The machine of one run.
@@ -31,6 +33,8 @@ pub struct ProjectionMachine<X> {
     left_out: u64,
     /// How many of them became dead letters.
     to_park: u64,
+    /// The places of those that the workers gave up on, until their letters are parked.
+    letters: VecDeque<usize>,
     /// Whether the page ends at or behind the target of a batch.
     last_page: bool,
     /// Whether the page is to be committed before it goes on.
@@ -76,6 +80,8 @@ enum Phase {
     Beginning,
     Applying(usize),
     Parking(usize),
+    ApplyingParts,
+    ParkingParts,
     Committing(LogCursor),
     RollingBack,
     SteppingDown,
@@ -94,6 +100,7 @@ enum After {
     Read,
     Page,
     Park,
+    ParkParts,
 }
 
 #[derive(Debug)]
@@ -122,6 +129,7 @@ impl<X> ProjectionMachine<X> {
             open: false,
             left_out: 0,
             to_park: 0,
+            letters: VecDeque::new(),
             last_page: false,
             commit_now: false,
             failed: None,
@@ -236,6 +244,15 @@ impl<X> ProjectionMachine<X> {
                 self.leave_out(index, stop)
             }
             (Phase::Parking(_), Input::Done(Err(fault))) => self.not_parked(fault),
+            (Phase::ApplyingParts, Input::AppliedParts(page)) => self.applied_parts(page, stop),
+            (Phase::ParkingParts, Input::Done(Ok(()))) => {
+                self.letters.pop_front();
+                self.park_parts(stop)
+            }
+            (Phase::ParkingParts, Input::Done(Err(fault))) => {
+                self.uncommitted = true;
+                self.fault(fault, After::ParkParts)
+            }
             (Phase::Committing(cursor), Input::Done(Ok(()))) => self.committed(cursor, stop),
             (Phase::RollingBack, Input::Done(Ok(()))) => {
                 self.open = false;
@@ -253,7 +270,9 @@ impl<X> ProjectionMachine<X> {
             (Phase::Pausing(After::Head), Input::Waited) => self.head(stop),
             (Phase::Pausing(After::Read), Input::Waited) => self.reverify(stop),
             (Phase::Pausing(After::Page), Input::Waited) => self.go_on(stop),
-            (Phase::Pausing(After::Park), Input::Waited) if stop => self.finish(),
+            // What could not be parked is not passed by the checkpoint: it comes again.
+            (Phase::Pausing(After::Park | After::ParkParts), Input::Waited) if stop => self.finish(),
+            (Phase::Pausing(After::ParkParts), Input::Waited) => self.park_parts(stop),
             (Phase::Pausing(After::Park), Input::Waited) => self.go_on(stop),
             _ => Effect::Finish(Err(Stop::OutOfStep)),
         }
@@ -275,6 +294,7 @@ impl<X> ProjectionMachine<X> {
         (self.first, self.next, self.left_out, self.to_park) = (0, 0, 0, 0);
         (self.open, self.commit_now, self.last_page, self.saving) = (false, false, false, false);
         self.failed = None;
+        self.letters.clear();
         self.ending = None;
         self.enter(Phase::Resuming, Effect::Resume)
     }
@@ -398,6 +418,10 @@ impl<X> ProjectionMachine<X> {
                 None => Effect::Finish(Err(Stop::OutOfStep)),
             };
         }
+        if self.rules.partitioned {
+            let (from, until) = (self.next, self.page.events.len());
+            return self.enter(Phase::ApplyingParts, Effect::ApplyParts { from, until });
+        }
         self.enter(Phase::Applying(self.next), Effect::Apply { index: self.next, attempt: self.attempt(self.next) })
     }
 
@@ -429,6 +453,32 @@ impl<X> ProjectionMachine<X> {
             return self.enter(Phase::RollingBack, Effect::Rollback);
         }
         self.go_on(stop)
+    }
+
+    /// The workers are done with what they were given, or were halted. Some of them may be ahead of what is done without a
+    /// gap; as none of them may see an event twice in this run, it ends, or begins at its checkpoint.
+    fn applied_parts(&mut self, page: PageDone<X>, stop: bool) -> Effect<X> {
+        let all = self.page.events.len();
+        self.next = page.done.clamp(self.next, all);
+        self.to_park += page.parked.len() as u64;
+        self.left_out += page.left_out + page.parked.len() as u64;
+        self.letters = page.parked.into();
+        match page.failed {
+            Some(error) => self.failed = Some((self.next, Verdict::Fatal(error))),
+            // The leadership was lost, so this is not what happens next.
+            None if self.next < all && !stop && self.rules.durable => return self.resume(stop),
+            None if self.next < all && !stop => return Effect::Finish(Err(Stop::OutOfStep)),
+            None => {}
+        }
+        self.park_parts(stop)
+    }
+
+    /// Before the checkpoint passes the events that the workers gave up on, their letters are parked.
+    fn park_parts(&mut self, stop: bool) -> Effect<X> {
+        match self.letters.front() {
+            Some(&index) => self.enter(Phase::ParkingParts, Effect::Park { index }),
+            None => self.go_on(stop),
+        }
     }
 
     /// All before the failed event is committed.
@@ -594,12 +644,12 @@ impl<X> ProjectionMachine<X> {
     fn enter(&mut self, phase: Phase, effect: Effect<X>) -> Effect<X> {
         self.activity = match (&phase, self.activity) {
             (Phase::Pausing(After::Standby), _) => Activity::Standby,
-            (Phase::Pausing(After::Acquire | After::Resume | After::Head | After::Read | After::Park), _)
+            (Phase::Pausing(After::Acquire | After::Resume | After::Head | After::Read | After::Park | After::ParkParts), _)
             // A leadership that is no longer sure: whether another instance leads turns out when it is asked for again.
             | (Phase::SteppingDown, _) => Activity::Reconnecting,
             (Phase::Waiting, _) => Activity::Live,
-            (Phase::Applying(_), Activity::Live) if !self.page.more => Activity::Live,
-            (Phase::Applying(_), _) => Activity::CatchingUp,
+            (Phase::Applying(_) | Phase::ApplyingParts, Activity::Live) if !self.page.more => Activity::Live,
+            (Phase::Applying(_) | Phase::ApplyingParts, _) => Activity::CatchingUp,
             (_, unchanged) => unchanged,
         };
         self.phase = phase;

@@ -1,20 +1,26 @@
 //! Projections: read models that follow the log.
 
+mod attempt;
 mod config;
 mod driver;
 mod error;
 mod flag;
 mod machine;
 mod page;
+mod partitioned;
+mod parts;
 mod projector;
 mod protocol;
 mod replay;
 mod report;
+mod workers;
 
 pub use config::{CheckpointPages, MaxConsecutiveFailures, MaxRetryAttempts, ProjectionConfig};
 pub use driver::{ProjectionOutcome, ResetError, reset_projection, run_projection};
 pub use error::ProjectionError;
 pub use machine::ProjectionMachine;
+pub use partitioned::{PartitionContext, PartitionedConfig, PartitionedOutcome, run_partitioned};
+pub use parts::{PageDone, PartDone, PartEffect, PartInput, PartMachine, Partitions};
 pub use projector::{FailureContext, FailureStrategy, ProjectionFailure, Projector};
 pub use protocol::{
     Applied, Fault, PageShape, ProjectionEffect, ProjectionInput, ProjectionRules, ProjectionStop, Signals,

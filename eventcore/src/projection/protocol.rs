@@ -1,5 +1,6 @@
 //! What the projection machine and its driver say to each other.
 
+use super::parts::PageDone;
 use crate::{Checkpoint, EventFilter, EventType, GlobalPosition, LineageId, LogCursor, RetryPolicy};
 use std::time::Duration;
 
@@ -10,6 +11,8 @@ pub struct ProjectionRules {
     pub durable: bool,
     /// Whether a page can be rolled back.
     pub transactional: bool,
+    /// Whether several workers share the streams, so that a page is applied in parts. Never together with `transactional`.
+    pub partitioned: bool,
     /// Whether to go on at the end of the log.
     pub continuous: bool,
     /// Whether to wait for the leadership rather than fail.
@@ -85,6 +88,13 @@ pub enum ProjectionEffect<X> {
         /// Which one, from 0: the one that was applied last.
         index: usize,
     },
+    /// Apply a stretch of the page, split over the workers. Answer: [`AppliedParts`](ProjectionInput::AppliedParts).
+    ApplyParts {
+        /// Its first event, from 0.
+        from: usize,
+        /// The first one behind it.
+        until: usize,
+    },
     /// Close the context and save the checkpoint. Answer: [`Done`](ProjectionInput::Done).
     Commit(LogCursor),
     /// Close the context without effect. Answer: [`Done`](ProjectionInput::Done).
@@ -133,6 +143,8 @@ pub enum ProjectionInput<X> {
     Read(Result<PageShape, Fault<X>>),
     /// What became of an event.
     Applied(Applied<X>),
+    /// What became of a stretch of the page.
+    AppliedParts(PageDone<X>),
     /// An effect that has nothing to tell.
     Done(Result<(), Fault<X>>),
     /// The wait is over.

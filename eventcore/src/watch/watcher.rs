@@ -4,7 +4,7 @@ use super::StreamState;
 use super::fold::Fold;
 use crate::{
     CheckpointError, DecodeError, ErrorKind, EventReader, EventStore, EventStoreError, GlobalPosition, LeadershipError,
-    LogWatch, ProjectionName, StreamId,
+    LogWatch, LossyCapacity, ProjectionName, StreamId,
 };
 use std::time::Duration;
 use thiserror::Error;
@@ -45,6 +45,12 @@ pub enum WatchError {
         #[source]
         source: DecodeError,
     },
+    /// A lossy watcher was cut off, as more states waited for its consumer than it may keep. Begin a new one.
+    #[error("the watcher was cut off: more than {capacity} states waited to be seen")]
+    Pruned {
+        /// How many may wait.
+        capacity: LossyCapacity,
+    },
     /// The checkpoint of a durable watcher was saved for other streams.
     #[error("watcher {name}: its checkpoint was saved for other streams; reset it or give the watcher another name")]
     OtherStreams {
@@ -67,7 +73,7 @@ impl WatchError {
     #[must_use]
     pub const fn kind(&self) -> ErrorKind {
         match self {
-            Self::Stopped => ErrorKind::Closed,
+            Self::Stopped | Self::Pruned { .. } => ErrorKind::Closed,
             Self::Decode { .. } | Self::Checkpoint(CheckpointError::Corrupt { .. }) => ErrorKind::Corrupt,
             Self::OtherStreams { .. } => ErrorKind::BadInput,
             Self::Checkpoint(CheckpointError::Store(error))
@@ -199,7 +205,7 @@ impl<T: StreamState, S: EventStore + EventReader> Watcher<T, S> {
         }
     }
 
-    /// The state now. What is shown here is not shown again by [`next`](Self::next).
+    /// The state now; with [`Freshness::Head`] a caller reads what it wrote. What is shown here is not shown again by [`next`](Self::next).
     ///
     /// # Errors
     /// [`WatchError`].

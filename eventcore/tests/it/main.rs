@@ -9,6 +9,7 @@ mod derive_event;
 mod feed;
 mod hot_streams;
 mod manager;
+mod partitions;
 mod projection_machine;
 mod projection_progress;
 mod slow_consumers;

@@ -8,9 +8,10 @@ use eventcore::{
 };
 use eventcore_memory::MemoryEventStore;
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Event)]
@@ -33,6 +34,8 @@ struct Trouble {
     /// How often to fail before going on.
     failures: AtomicU64,
     panics: AtomicU64,
+    /// When an event was tried.
+    tried: Mutex<Vec<Instant>>,
     /// The run that has applied this many events waits until it is let go.
     hold_at: AtomicU64,
     let_go: tokio::sync::Notify,
@@ -57,6 +60,7 @@ impl Projector for Sum {
     }
 
     async fn apply(&mut self, event: &RecordedEvent<Happened>, _: &mut InMemory) -> Result<(), OnPurpose> {
+        self.trouble.tried.lock().unwrap().push(Instant::now());
         if take_one(&self.trouble.failures) {
             return Err(OnPurpose);
         }
@@ -235,6 +239,36 @@ async fn restarts_have_a_limit() {
     let live = manager.start_live().unwrap();
     assert!(matches!(live.wait_until_caught_up().await, Err(ManagerError::Failed { .. })));
     assert_eq!(manager.status().await.unwrap()[0].restarts, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn restarts_are_further_and_further_apart_until_it_has_caught_up() {
+    let store = MemoryEventStore::new();
+    append(&store, [1]).await;
+    let trouble = Arc::new(Trouble { panics: AtomicU64::new(8), ..Trouble::default() });
+    let manager = ProjectionManager::builder(store.clone()).register(sum(&trouble)).unwrap().build();
+    let live = manager.start_live().unwrap();
+    live.wait_until_caught_up().await.unwrap();
+    let gaps = || {
+        let mut tried = trouble.tried.lock().unwrap();
+        let gaps: Vec<_> = tried.windows(2).map(|pair| (pair[1] - pair[0]).as_secs_f64()).collect();
+        tried.clear();
+        gaps
+    };
+    let growing = gaps();
+    assert_eq!(growing.len(), 8);
+    for (gap, longest) in growing.iter().zip([1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0]) {
+        // Timers have a resolution of 1 ms.
+        assert!((longest / 2.0..longest + 0.01).contains(gap), "{gap} of at most {longest}: {growing:?}");
+    }
+    let shares: Vec<_> = growing.iter().skip(5).map(|gap| gap / 30.0).collect();
+    assert!(shares.windows(2).any(|pair| (pair[0] - pair[1]).abs() > 0.001), "without jitter: {growing:?}");
+
+    trouble.panics.store(1, Ordering::SeqCst);
+    let head = append(&store, [1]).await;
+    live.wait_for(head).await.unwrap();
+    let again = gaps();
+    assert!((0.5..1.01).contains(&again[0]), "it begins anew once it has caught up: {again:?}");
 }
 
 #[tokio::test]

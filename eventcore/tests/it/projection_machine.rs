@@ -65,6 +65,7 @@ impl World {
         ProjectionRules {
             durable: true,
             transactional: self.transactional,
+            partitioned: false,
             continuous: false,
             wait_for_leadership: true,
             accept_filter_change: false,
@@ -197,6 +198,7 @@ impl World {
                         }
                     }
                 }
+                ProjectionEffect::ApplyParts { .. } => panic!("there is one worker"),
                 ProjectionEffect::Commit(cursor) => match fault {
                     Some(fault) => {
                         self.roll_back();

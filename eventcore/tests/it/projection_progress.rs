@@ -64,9 +64,11 @@ async fn append(store: &TroubledStore, events: u64) {
     store.append(request.build().unwrap()).await.unwrap();
 }
 
-/// Keeps all reports, and when they came.
-fn kept() -> (Arc<Mutex<Vec<(Instant, ProgressReport)>>>, impl Fn(&ProgressReport) + Send + Sync + 'static) {
-    let reports = Arc::new(Mutex::new(Vec::new()));
+/// All reports, and when they came.
+type Reports = Arc<Mutex<Vec<(Instant, ProgressReport)>>>;
+
+fn kept() -> (Reports, impl Fn(&ProgressReport) + Send + Sync + 'static) {
+    let reports = Reports::default();
     let keep = Arc::clone(&reports);
     (reports, move |report: &ProgressReport| keep.lock().unwrap().push((Instant::now(), *report)))
 }
@@ -130,7 +132,7 @@ async fn an_unreachable_store_is_reported_with_the_head_known_last() {
     tokio::time::sleep(Duration::from_millis(1_500)).await;
     stop.cancel();
     assert_eq!(run.await.unwrap().applied, 5);
-    let reports = reports.lock().unwrap();
+    let reports = reports.lock().unwrap().clone();
     let told: Vec<_> = reports.iter().map(|(_, report)| (report.activity, report.lag)).collect();
     assert!(told.starts_with(&[(Activity::Live, 0), (Activity::Reconnecting, 0)]), "{told:?}");
     assert!(told.contains(&(Activity::Live, 0)) && told.last() == Some(&(Activity::Idle, 0)), "{told:?}");

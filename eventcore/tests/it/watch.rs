@@ -3,7 +3,8 @@
 use crate::troubled_store::TroubledStore;
 use eventcore::{
     AppendRequest, CheckpointStore, ErrorKind, Event, EventId, EventMetadata, EventStore, Freshness, LeadershipError,
-    NewEvent, RecordedEvent, StreamId, StreamState, WatchError, Watched, watch, watch_durable,
+    LossyCapacity, NewEvent, RecordedEvent, StreamId, StreamState, WatchError, Watched, watch, watch_durable,
+    watch_lossy,
 };
 use eventcore_memory::MemoryEventStore;
 use serde::{Deserialize, Serialize};
@@ -104,6 +105,42 @@ async fn a_watcher_can_be_stopped_and_a_closed_store_is_told_apart() {
 
     let mut watcher = watch::<Sum, _>(store.clone(), [stream("a")]);
     watcher.next().await.unwrap();
+    store.close().await.unwrap();
+    let error = watcher.next().await.unwrap_err();
+    assert!(matches!(error, WatchError::Store(_)) && error.kind() == ErrorKind::Closed, "{error:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lossy_watcher_shows_every_state_until_it_is_cut_off() {
+    let store = MemoryEventStore::new();
+    let capacity = LossyCapacity::try_new(3).unwrap();
+    let mut watcher = watch_lossy::<Sum, _>(store.clone(), [stream("a")], capacity);
+    assert_eq!(watcher.next().await.unwrap(), Watched { generation: 0, state: None });
+    let add_one_by_one = |rounds: u64| {
+        let store = store.clone();
+        async move {
+            for _ in 0..rounds {
+                add(&store, "a", 1).await;
+                // The time is virtual and passes when nothing else is left to do: the task has seen the change by then.
+                tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            }
+        }
+    };
+    add_one_by_one(3).await;
+    for round in 1..=3 {
+        assert_eq!(watcher.next().await.unwrap(), watched(round, round as i64), "no change is joined with another");
+    }
+    add_one_by_one(5).await;
+    for round in 4..=6 {
+        assert_eq!(watcher.next().await.unwrap(), watched(round, round as i64), "what waited is shown");
+    }
+    for _ in 0..2 {
+        let error = watcher.next().await.unwrap_err();
+        assert!(matches!(error, WatchError::Pruned { capacity: told } if told == capacity), "{error:?}");
+    }
+
+    let mut watcher = watch_lossy::<Sum, _>(store.clone(), [stream("a")], capacity);
+    assert_eq!(watcher.next().await.unwrap(), watched(8, 8), "a new one begins with the state as it is");
     store.close().await.unwrap();
     let error = watcher.next().await.unwrap_err();
     assert!(matches!(error, WatchError::Store(_)) && error.kind() == ErrorKind::Closed, "{error:?}");

@@ -1,0 +1,59 @@
+//! One event, and what becomes of it.
+
+use super::page::PageEvent;
+use super::protocol::Applied;
+use super::{FailureContext, FailureStrategy, ProjectionError, ProjectionFailure, Projector};
+use crate::{DeadLetter, ProjectionName};
+use std::error::Error as StdError;
+
+/// Applies an event; if it fails, the projector chooses what is to happen. The letter about an event that may become a dead
+/// one is added to `letters`.
+pub(super) async fn attempt<P: Projector>(
+    projector: &mut P,
+    event: &PageEvent<P::Event>,
+    context: &mut P::Context,
+    attempt: u32,
+    name: &ProjectionName,
+    letters: &mut Vec<DeadLetter>,
+) -> Applied<ProjectionError<P::Error>> {
+    let position = event.header().position;
+    let (strategy, error) = match event {
+        PageEvent::Decoded(event) => match projector.apply(event, context).await {
+            Ok(()) => return Applied::Ok,
+            Err(source) => {
+                let failure = ProjectionFailure::Apply(&source);
+                let strategy = projector.on_error(&FailureContext::new(failure, event.header(), attempt));
+                let event_type = event.event_type().clone();
+                (strategy, ProjectionError::Apply { position, event_type, attempts: attempt, source })
+            }
+        },
+        PageEvent::Undecodable(header, source) => {
+            let failure = ProjectionFailure::Decode(source);
+            let strategy = projector.on_error(&FailureContext::new(failure, header, attempt));
+            (strategy, ProjectionError::Decode { position, source: source.clone() })
+        }
+    };
+    let header = event.header();
+    tracing::warn!(
+        position = position.get(),
+        event_type = header.event_type.as_str(),
+        attempt,
+        ?strategy,
+        error = &error as &dyn StdError,
+        "an event failed in a projection"
+    );
+    match strategy {
+        FailureStrategy::Fatal => Applied::Fatal(error),
+        FailureStrategy::Skip => Applied::Skip,
+        FailureStrategy::Retry => Applied::Retry(error),
+        FailureStrategy::DeadLetter | FailureStrategy::RetryThenDeadLetter => {
+            // The last attempt is the one that counts.
+            letters.retain(|letter| letter.id.position != position);
+            letters.push(DeadLetter::new(name.clone(), header, attempt, &error));
+            match strategy {
+                FailureStrategy::DeadLetter => Applied::DeadLetter,
+                _ => Applied::RetryThenDeadLetter,
+            }
+        }
+    }
+}
