@@ -101,7 +101,7 @@ async fn killed_at_random_moments_projections_lose_nothing_and_repeat_at_most_a_
     for kill in 0..kills {
         let mut process = Process::start("be killed", &log, kill);
         process.go();
-        for _ in 0..fastrand::u32(0..150) {
+        for _ in 0..fastrand::u32(0..80) {
             acknowledged.insert(process.next().parse::<u64>().unwrap());
         }
         // Now and then only when another one leads, so that pages are under way.
