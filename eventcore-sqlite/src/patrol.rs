@@ -174,7 +174,10 @@ mod model {
                 let (needed, looked) = (Arc::clone(&needed), Arc::clone(&looked));
                 move || Look { needed: Arc::clone(&needed), looked: Arc::clone(&looked) }
             });
-            check(&needed, &looked, Arc::new(patrol));
+            let patrol = Arc::new(patrol);
+            check(&needed, &looked, Arc::clone(&patrol));
+            // Never dropped, which would stop it once more: who closes a store waits for the thread before that.
+            std::mem::forget(patrol);
         });
     }
 

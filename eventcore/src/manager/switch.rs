@@ -33,10 +33,11 @@ impl Switch {
     }
 
     pub(super) fn pause(&self) {
-        // In this order: a run that begins in between sees the one or is ended by the other.
+        // Both under the lock: a run that begins sees the one, or is ended by the other.
+        let run = self.run();
         self.gate.send_replace(false);
         if self.ends_when_paused {
-            self.end_run();
+            run.cancel();
         }
     }
 
