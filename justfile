@@ -27,6 +27,14 @@ doc:
 bank *ARGS:
     cargo run --release -p eventcore-examples --bin bank -- {{ARGS}}
 
+# Speed on memory, SQLite and PostgreSQL, each beside its limit; arguments go to the benchmark program
+bench *ARGS:
+    scripts/bench {{ARGS}}
+
+# What the parts without I/O cost
+bench-pure *ARGS:
+    cargo bench -p eventcore --bench pure {{ARGS}}
+
 # A command with a throw-away PostgreSQL server in DATABASE_URL
 with-postgres +COMMAND:
     scripts/with-postgres {{COMMAND}}

@@ -5,7 +5,7 @@
 //! - [`connect`]: a store by its URL, as an application chooses one at run time.
 //!
 //! The program `bank` puts them together: `cargo run --release -p eventcore-examples --bin bank`. The program `quick-start`
-//! is the one that the README shows.
+//! is the one that the README shows. The program `benchmark` measures the library beside the limit of the storage below it.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 

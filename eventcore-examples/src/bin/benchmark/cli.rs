@@ -3,6 +3,7 @@
 use clap::{Parser, ValueEnum};
 use eventcore_examples::StoreUrl;
 use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::PathBuf;
 use std::time::Duration;
 
 const EXAMPLES: &str = "\
@@ -10,6 +11,7 @@ Examples:
   benchmark                                         everything, in memory
   benchmark w1 w5 --store sqlite:/tmp/bench.db      two workloads on SQLite; the file must not exist, and is removed
   benchmark all --store postgres://.. --runs 3 --json > figures.json
+  benchmark w9 --store sqlite:/tmp/bench.db --sizes 100000,1000000,10000000 --plot growth.svg
 
 Each figure stands beside the limit: what hand-written code on the raw driver did with the same rows, in the same run. Compare
 ratios; the figures themselves tell more about the machine and what else it did.
@@ -43,9 +45,21 @@ pub(crate) struct Cli {
     /// How many events W5 projects
     #[arg(long, value_name = "N", default_value = "200000")]
     pub(crate) events: NonZeroU32,
+    /// How many events are in the stores of W9, in rising order; W10 takes the last
+    #[arg(long, value_name = "N,..", value_delimiter = ',', default_value = "10000,100000")]
+    pub(crate) sizes: Vec<NonZeroU32>,
     /// Prints every run as JSON on standard output instead of the table
     #[arg(long)]
     pub(crate) json: bool,
+    /// Also writes every run as JSON to a file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) save: Option<PathBuf>,
+    /// Draws the figures as an SVG
+    #[arg(long, value_name = "FILE")]
+    pub(crate) plot: Option<PathBuf>,
+    /// Writes to the store that there is until it is killed: the other process of W10
+    #[arg(long, hide = true)]
+    pub(crate) write_until_killed: bool,
 }
 
 /// What can be measured.
@@ -67,6 +81,14 @@ pub(crate) enum Choice {
     W6,
     /// One stream of 10,000 events loaded into state
     W7,
+    /// A follower that must not miss an event, while 16 writers write
+    W8,
+    /// Growth: deposits, projection and load in stores of different sizes
+    W9,
+    /// Opening a store after SIGKILL, to the first command; not in memory
+    W10,
+    /// 64 stores with one caller each; PostgreSQL alone
+    W11,
 }
 
 impl Choice {

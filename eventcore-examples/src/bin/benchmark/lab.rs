@@ -3,6 +3,7 @@
 use crate::Failure;
 use crate::check::{Expected, check};
 use crate::domain::{Account, Entry, LedgerEvent};
+use crate::outcome::Throughput;
 use crate::place::Place;
 use crate::raw::{Insert, Raw, RawRows};
 use crate::resources::Meter;
@@ -25,6 +26,8 @@ pub(crate) struct Lab {
     pub(crate) concurrency: Vec<NonZeroUsize>,
     pub(crate) time: Duration,
     pub(crate) events: u32,
+    /// How many events are in the stores of W9 and, the last, of W10.
+    pub(crate) sizes: Vec<u32>,
     pub(crate) stop: CancellationToken,
     pub(crate) progress: ProgressBar,
 }
@@ -60,12 +63,13 @@ impl Lab {
         Ok(timed)
     }
 
-    /// How many rows a second the raw driver inserts, so many at once.
-    pub(crate) async fn raw_inserts(&self, accounts: u32, rows: usize, how: Insert) -> Result<f64, Failure> {
+    /// How fast the raw driver inserts rows, so many at once.
+    pub(crate) async fn raw_inserts(&self, accounts: u32, rows: usize, how: Insert) -> Result<Throughput, Failure> {
         let mut raw = self.place.raw(accounts).await?;
         let mut source = RawRows::new(accounts);
+        let before = self.meter.start();
         let timed = self.repeat(rows as u64, async || raw.insert(&source.take(rows)?, how).await).await?;
-        Ok(timed.per_second())
+        Ok(Throughput::of(&timed, self.meter.spent(before)))
     }
 
     /// Fills a store with `events` deposits, spread over `accounts`.

@@ -7,6 +7,7 @@ mod domain;
 mod lab;
 mod outcome;
 mod place;
+mod plot;
 mod raw;
 mod report;
 mod resources;
@@ -49,6 +50,10 @@ async fn main() -> ExitCode {
 
 async fn run(cli: Cli) -> Result<ExitCode, Failure> {
     let workloads = Choice::resolve(&cli.workloads);
+    if cli.write_until_killed {
+        workload::write_until_killed(&Place::existing(cli.store)?).await?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let place = Place::new(cli.store)?;
     let stop = CancellationToken::new();
     tokio::spawn(stop_at_interrupt(stop.clone()));
@@ -58,6 +63,7 @@ async fn run(cli: Cli) -> Result<ExitCode, Failure> {
         concurrency: cli.concurrency,
         time: cli.seconds,
         events: cli.events.get(),
+        sizes: cli.sizes.iter().map(|size| size.get()).collect(),
         stop,
         progress: progress_bar(u64::from(cli.runs.get()) * workloads.len() as u64),
     };
@@ -77,6 +83,12 @@ async fn run(cli: Cli) -> Result<ExitCode, Failure> {
         report.json()?
     } else {
         report.table()?
+    }
+    if let Some(path) = &cli.save {
+        report.save(path)?;
+    }
+    if let Some(path) = &cli.plot {
+        plot::draw(lab.place.name(), &outcomes, path)?;
     }
     match measured {
         Err(error) if error.is::<Interrupted>() => {

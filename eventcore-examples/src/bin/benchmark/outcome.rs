@@ -11,6 +11,14 @@ pub(crate) struct Case {
     pub(crate) workload: &'static str,
     pub(crate) what: String,
     pub(crate) concurrency: usize,
+    /// How many events were in the store, where that is what is varied.
+    pub(crate) events: Option<u32>,
+}
+
+impl Case {
+    pub(crate) fn new(workload: &'static str, what: impl Into<String>, concurrency: usize) -> Self {
+        Self { workload, what: what.into(), concurrency, events: None }
+    }
 }
 
 /// One run of one case.
@@ -35,14 +43,39 @@ pub(crate) struct Outcome {
     pub(crate) ratio: Option<f64>,
     /// The 99th percentile to the limit's.
     pub(crate) ratio_p99: Option<f64>,
+    /// Processor time of client and server for an operation.
+    pub(crate) cpu_micros: Option<f64>,
+    /// What the limit spends on an operation to what this spends: 1 is as cheap. Of all figures the one that suffers least
+    /// from what else the machine does.
+    pub(crate) cpu_ratio: Option<f64>,
 }
 
 /// What hand-written code did.
 #[derive(Debug, Clone, Copy, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Limit {
-    PerSecond(f64),
+    Throughput(Throughput),
     Latency(Percentiles),
+}
+
+/// How fast, and for how much.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(crate) struct Throughput {
+    pub(crate) per_second: f64,
+    /// Processor time of client and server for an operation.
+    pub(crate) cpu_micros: Option<f64>,
+}
+
+impl Throughput {
+    pub(crate) fn of(timed: &Timed, cost: Cost) -> Self {
+        Self { per_second: timed.per_second(), cpu_micros: cost.cpu_micros(timed.done) }
+    }
+
+    /// In operations that consist of so many of those measured.
+    pub(crate) fn grouped(self, by: u32) -> Self {
+        let by = f64::from(by);
+        Self { per_second: self.per_second / by, cpu_micros: self.cpu_micros.map(|cpu| cpu * by) }
+    }
 }
 
 /// Latencies in microseconds.
@@ -77,6 +110,8 @@ impl Outcome {
             limit: None,
             ratio: None,
             ratio_p99: None,
+            cpu_micros: cost.cpu_micros(timed.done),
+            cpu_ratio: None,
         }
     }
 
@@ -87,7 +122,14 @@ impl Outcome {
 
     pub(crate) fn against(mut self, limit: Option<Limit>) -> Self {
         match (limit, self.latency) {
-            (Some(Limit::PerSecond(limit)), _) => self.ratio = Some(self.per_second / limit),
+            (Some(Limit::Throughput(limit)), _) => {
+                self.ratio = Some(self.per_second / limit.per_second);
+                self.cpu_ratio = limit
+                    .cpu_micros
+                    .zip(self.cpu_micros)
+                    .map(|(limit, own)| limit / own)
+                    .filter(|ratio| ratio.is_finite());
+            }
             (Some(Limit::Latency(limit)), Some(own)) => {
                 self.ratio = Some(own.p50 / limit.p50);
                 self.ratio_p99 = Some(own.p99 / limit.p99);

@@ -1,7 +1,7 @@
 //! Where it is measured: fresh stores, and fresh tables for the limit beside them.
 
 use crate::Failure;
-use crate::raw::{Raw, RawMemory, RawPostgres, RawSqlite};
+use crate::raw::{self, Raw, RawMemory, RawPostgres, RawSqlite};
 use crate::resources::Meter;
 use eventcore::Backend;
 use eventcore_examples::StoreUrl;
@@ -23,19 +23,23 @@ pub(crate) enum Place {
 }
 
 impl Place {
+    /// A place to measure at, where nothing of anybody else is.
     pub(crate) fn new(url: StoreUrl) -> Result<Self, Failure> {
+        let place = Self::existing(url)?;
+        match &place {
+            Self::Sqlite(path) if path.exists() || raw_file(path).exists() => {
+                let taken = path.display();
+                Err(format!("{taken} or {taken}.raw exists; name a file that the benchmark may make and remove").into())
+            }
+            _ => Ok(place),
+        }
+    }
+
+    /// A place where another process of the benchmark made a store.
+    pub(crate) fn existing(url: StoreUrl) -> Result<Self, Failure> {
         match url {
             StoreUrl::Memory => Ok(Self::Memory),
-            StoreUrl::Sqlite(path) => {
-                if path.exists() || raw_file(&path).exists() {
-                    let taken = path.display();
-                    return Err(format!(
-                        "{taken} or {taken}.raw exists; name a file that the benchmark may make and remove"
-                    )
-                    .into());
-                }
-                Ok(Self::Sqlite(path))
-            }
+            StoreUrl::Sqlite(path) => Ok(Self::Sqlite(path)),
             StoreUrl::Postgres(url) => Ok(Self::Postgres(url)),
             other => Err(format!("{other} cannot be measured").into()),
         }
@@ -71,15 +75,42 @@ impl Place {
         self.another().await
     }
 
+    /// How the command line names it.
+    pub(crate) fn url(&self) -> String {
+        match self {
+            Self::Memory => "memory".to_owned(),
+            Self::Sqlite(path) => format!("sqlite:{}", path.display()),
+            Self::Postgres(url) => url.clone(),
+        }
+    }
+
     /// Another instance of the store that was made last, as another process would have it.
     pub(crate) async fn another(&self) -> Result<Arc<dyn Backend>, Failure> {
         match self {
             Self::Memory => Err("a store in memory has no second instance".into()),
             Self::Sqlite(path) => Ok(Arc::new(SqliteEventStore::open(path).await?)),
+            Self::Postgres(url) => Ok(Arc::new(PostgresEventStore::connect(url, settings()?).await?)),
+        }
+    }
+
+    /// Another instance with so many connections at most, where it has any.
+    pub(crate) async fn small(&self, connections: u32) -> Result<Arc<dyn Backend>, Failure> {
+        match self {
             Self::Postgres(url) => {
-                let config = PostgresConfig::default().schema(SCHEMA.parse()?).migrate_on_connect(true);
-                Ok(Arc::new(PostgresEventStore::connect(url, config).await?))
+                let settings = settings()?.max_connections(connections);
+                Ok(Arc::new(PostgresEventStore::connect(url, settings).await?))
             }
+            _ => self.another().await,
+        }
+    }
+
+    /// What hand-written code does before its first answer: opens the store that was made last, reads the end of its log, and
+    /// makes one durable write to a table of its own.
+    pub(crate) async fn open_by_hand(&self) -> Result<(), Failure> {
+        match self {
+            Self::Memory => Err("a store in memory cannot be opened again".into()),
+            Self::Sqlite(path) => tokio::task::block_in_place(|| raw::touch_sqlite(path)),
+            Self::Postgres(url) => raw::touch_postgres(url, SCHEMA).await,
         }
     }
 
@@ -113,6 +144,10 @@ impl Place {
             }
         }
     }
+}
+
+fn settings() -> Result<PostgresConfig, Failure> {
+    Ok(PostgresConfig::default().schema(SCHEMA.parse()?).migrate_on_connect(true))
 }
 
 async fn drop_schema(url: &str, schema: &str) -> Result<(), Failure> {

@@ -4,8 +4,9 @@ use crate::Failure;
 use crate::outcome::{Limit, Outcome, Percentiles, median};
 use serde::Serialize;
 use std::io::{self, Write};
+use std::path::Path;
 
-const HEADER: [&str; 13] = [
+const HEADER: [&str; 14] = [
     "",
     "what",
     "callers",
@@ -19,6 +20,7 @@ const HEADER: [&str; 13] = [
     "peak RSS",
     "limit",
     "ratio",
+    "CPU ratio",
 ];
 
 /// Everything that was measured, with what it was measured on.
@@ -32,9 +34,11 @@ pub(crate) struct Report<'a> {
 
 impl Report<'_> {
     pub(crate) fn json(&self) -> Result<(), Failure> {
-        let mut out = io::stdout().lock();
-        serde_json::to_writer_pretty(&mut out, self)?;
-        Ok(writeln!(out)?)
+        Ok(writeln!(io::stdout().lock(), "{}", serde_json::to_string_pretty(self)?)?)
+    }
+
+    pub(crate) fn save(&self, path: &Path) -> Result<(), Failure> {
+        Ok(std::fs::write(path, serde_json::to_string_pretty(self)?)?)
     }
 
     /// Every run, and after several the one in the middle.
@@ -76,7 +80,7 @@ impl Report<'_> {
 fn row(outcome: &Outcome, name: &str) -> Vec<String> {
     let at = |pick: fn(&Percentiles) -> f64| outcome.latency.as_ref().map(pick).map(micros).unwrap_or_default();
     let limit = match outcome.limit {
-        Some(Limit::PerSecond(limit)) => thousands(limit),
+        Some(Limit::Throughput(limit)) => thousands(limit.per_second),
         Some(Limit::Latency(limit)) => format!("p50 {}, p99 {}", micros(limit.p50), micros(limit.p99)),
         None => String::new(),
     };
@@ -86,10 +90,12 @@ fn row(outcome: &Outcome, name: &str) -> Vec<String> {
         _ => String::new(),
     };
     let failed = if outcome.failed > 0 { format!(", {} FAILED", outcome.failed) } else { String::new() };
+    let size =
+        outcome.case.events.map(|events| format!(", {} in the store", thousands(events.into()))).unwrap_or_default();
     let seconds = |cpu: Option<f64>| cpu.map(|cpu| format!("{cpu:.2} s")).unwrap_or_default();
     vec![
         name.to_owned(),
-        format!("{}{failed}", outcome.case.what),
+        format!("{}{size}{failed}", outcome.case.what),
         outcome.case.concurrency.to_string(),
         thousands(outcome.per_second),
         at(|latency| latency.p50),
@@ -101,6 +107,7 @@ fn row(outcome: &Outcome, name: &str) -> Vec<String> {
         outcome.peak_rss_bytes.map(|bytes| format!("{} MiB", bytes >> 20)).unwrap_or_default(),
         limit,
         ratio,
+        outcome.cpu_ratio.map(|ratio| format!("{ratio:.2}")).unwrap_or_default(),
     ]
 }
 

@@ -32,6 +32,12 @@ pub(crate) struct Cost {
 }
 
 impl Cost {
+    /// Processor time of client and server for each of `operations`, in microseconds.
+    pub(crate) fn cpu_micros(&self, operations: u64) -> Option<f64> {
+        let seconds = self.client_cpu? + self.server_cpu.unwrap_or_default();
+        (operations > 0).then(|| seconds * 1e6 / operations as f64)
+    }
+
     /// Adds what was spent later.
     pub(crate) fn add(&mut self, later: Self) {
         let sum = |a: Option<f64>, b: Option<f64>| a.map_or(b, |a| Some(a + b.unwrap_or_default()));

@@ -3,10 +3,12 @@
 mod memory;
 mod postgres;
 mod sqlite;
+mod touch;
 
 pub(crate) use memory::RawMemory;
 pub(crate) use postgres::RawPostgres;
 pub(crate) use sqlite::RawSqlite;
+pub(crate) use touch::{touch_postgres, touch_sqlite};
 
 use crate::Failure;
 use crate::domain::{Account, Entry};
@@ -80,9 +82,14 @@ pub(crate) struct RawRows {
 
 impl RawRows {
     pub(crate) fn new(accounts: u32) -> Self {
-        let mut order: Vec<u32> = (0..accounts).collect();
-        fastrand::shuffle(&mut order);
-        Self { order, next: 0, versions: vec![0; accounts as usize] }
+        Self::of((0..accounts).collect())
+    }
+
+    /// Rows of these accounts alone.
+    pub(crate) fn of(mut accounts: Vec<u32>) -> Self {
+        fastrand::shuffle(&mut accounts);
+        let versions = vec![0; accounts.iter().max().map_or(0, |&last| last as usize + 1)];
+        Self { order: accounts, next: 0, versions }
     }
 
     pub(crate) fn take(&mut self, count: usize) -> Result<Vec<RawRow>, Failure> {

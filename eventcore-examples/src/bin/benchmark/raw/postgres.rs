@@ -10,6 +10,7 @@ use futures_util::TryStreamExt;
 use std::collections::HashMap;
 
 pub(crate) struct RawPostgres {
+    url: String,
     connection: PgConnection,
     insert_one: String,
     insert_many: String,
@@ -50,6 +51,7 @@ impl RawPostgres {
         let many =
             format!("{into}, u.stream, u.expected + 1, u.id, {rest}, u.json::json, clock_timestamp() from {rows}");
         Ok(Self {
+            url: url.to_owned(),
             connection: PgConnection::connect(url).await?,
             insert_one: format!(
                 "{into}, $1, $2 + 1, $3, {rest}, $4::text::json, clock_timestamp() where $2 = coalesce(({}), 0)",
@@ -61,6 +63,11 @@ impl RawPostgres {
             ),
             insert_plain: many,
         })
+    }
+
+    /// Another session on the same tables.
+    pub(crate) async fn another(&self) -> Result<Self, Failure> {
+        Self::connect(&self.url).await
     }
 
     pub(crate) async fn insert(&mut self, rows: &[RawRow], insert: Insert) -> Result<usize, Failure> {

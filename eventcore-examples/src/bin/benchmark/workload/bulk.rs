@@ -11,7 +11,7 @@ const ACCOUNTS: u32 = 1_000;
 pub(crate) async fn run(lab: &Lab, done: &mut dyn FnMut(Outcome)) -> Result<(), Failure> {
     for size in [1_u32, 100] {
         let events = if size == 1 { "1 event".to_owned() } else { format!("{size} events") };
-        let case = Case { workload: "W4", what: format!("appends of {events}"), concurrency: 1 };
+        let case = Case::new("W4", format!("appends of {events}"), 1);
         lab.stage(format!("W4, {events} per append"))?;
         let store = lab.place.fresh().await?;
         let before = lab.meter.start();
@@ -27,7 +27,7 @@ pub(crate) async fn run(lab: &Lab, done: &mut dyn FnMut(Outcome)) -> Result<(), 
         store.close().await?;
         lab.stage(format!("W4 limit, {events} at once"))?;
         let limit = lab.raw_inserts(ACCOUNTS, size as usize, Insert::Plain).await?;
-        done(Outcome::new(case, &timed, cost).group(commits).against(Some(Limit::PerSecond(limit))));
+        done(Outcome::new(case, &timed, cost).group(commits).against(Some(Limit::Throughput(limit))));
     }
     Ok(())
 }

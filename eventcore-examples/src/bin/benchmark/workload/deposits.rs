@@ -17,11 +17,11 @@ const DEPTH: u32 = 10;
 
 pub(crate) async fn run(lab: &Lab, done: &mut dyn FnMut(Outcome)) -> Result<(), Failure> {
     for callers in lab.concurrency.iter().map(|callers| callers.get()) {
-        let case = Case { workload: "W1", what: "deposits, 10,000 accounts".into(), concurrency: callers };
+        let case = Case::new("W1", "deposits, 10,000 accounts", callers);
         let (timed, cost, commits) = measure(lab, callers).await?;
         lab.stage(format!("W1 limit, {callers} rows at once"))?;
         let limit = lab.raw_inserts(ACCOUNTS, callers, Insert::Conditional).await?;
-        done(Outcome::new(case, &timed, cost).group(commits).against(Some(Limit::PerSecond(limit))));
+        done(Outcome::new(case, &timed, cost).group(commits).against(Some(Limit::Throughput(limit))));
     }
     Ok(())
 }

@@ -33,7 +33,7 @@ pub(crate) async fn run(lab: &Lab, done: &mut dyn FnMut(Outcome)) -> Result<(), 
     let limit = Percentiles::of(&follow_raw::measure(lab).await?.latency).map(Limit::Latency);
     let mut follower = async |what: &str, follow: Follow, foreign: bool| {
         lab.stage(format!("W6, {what}"))?;
-        let case = Case { workload: "W6", what: what.to_owned(), concurrency: 1 };
+        let case = Case::new("W6", what, 1);
         let store = lab.place.fresh().await?;
         let reader = if foreign { lab.place.another().await? } else { Arc::clone(&store) };
         let before = lab.meter.start();

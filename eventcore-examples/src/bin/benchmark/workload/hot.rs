@@ -15,7 +15,7 @@ const WRITERS: usize = 16;
 const DEPTH: u64 = 2_000;
 
 pub(crate) async fn run(lab: &Lab, done: &mut dyn FnMut(Outcome)) -> Result<(), Failure> {
-    let case = Case { workload: "W3", what: "one stream, 16 writers".into(), concurrency: WRITERS };
+    let case = Case::new("W3", "one stream, 16 writers", WRITERS);
     let mut total = Timed::new()?;
     let mut cost = Cost::default();
     let mut commits = 0;
@@ -37,6 +37,6 @@ pub(crate) async fn run(lab: &Lab, done: &mut dyn FnMut(Outcome)) -> Result<(), 
     }
     lab.stage("W3 limit, 16 rows at once")?;
     let limit = lab.raw_inserts(1, WRITERS, Insert::Plain).await?;
-    done(Outcome::new(case, &total, cost).group(commits).against(Some(Limit::PerSecond(limit))));
+    done(Outcome::new(case, &total, cost).group(commits).against(Some(Limit::Throughput(limit))));
     Ok(())
 }

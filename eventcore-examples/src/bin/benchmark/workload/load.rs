@@ -4,7 +4,7 @@ use crate::Failure;
 use crate::check::broken;
 use crate::domain::{Account, Inspect};
 use crate::lab::{self, Lab};
-use crate::outcome::{Case, Limit, Outcome};
+use crate::outcome::{Case, Limit, Outcome, Throughput};
 use crate::raw::Insert;
 use eventcore::execute;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ const LENGTH: u32 = 10_000;
 const ONE: Account = Account(0);
 
 pub(crate) async fn run(lab: &Lab, done: &mut dyn FnMut(Outcome)) -> Result<(), Failure> {
-    let case = Case { workload: "W7", what: format!("one stream of {LENGTH} events"), concurrency: 1 };
+    let case = Case::new("W7", format!("one stream of {LENGTH} events"), 1);
     lab.stage("W7, filling the stream")?;
     let store = lab.place.fresh().await?;
     for _ in 0..LENGTH / 1_000 {
@@ -38,9 +38,10 @@ pub(crate) async fn run(lab: &Lab, done: &mut dyn FnMut(Outcome)) -> Result<(), 
     for _ in 0..LENGTH / 1_000 {
         raw.insert(&rows.take(1_000)?, Insert::Plain).await?;
     }
-    let limit =
-        lab.repeat(u64::from(LENGTH), async || check("the limit", raw.fold_one(ONE).await?)).await?.per_second();
-    done(Outcome::new(case, &timed, cost).against(Some(Limit::PerSecond(limit))));
+    let before = lab.meter.start();
+    let limit = lab.repeat(u64::from(LENGTH), async || check("the limit", raw.fold_one(ONE).await?)).await?;
+    let limit = Throughput::of(&limit, lab.meter.spent(before));
+    done(Outcome::new(case, &timed, cost).against(Some(Limit::Throughput(limit))));
     Ok(())
 }
 

@@ -2,21 +2,26 @@
 
 mod bulk;
 mod deposits;
+mod fleet;
 mod follow;
 mod follow_raw;
+mod growth;
 mod hot;
 mod load;
+mod no_miss;
 mod projection;
+mod recover;
 mod transfers;
 
 use crate::Failure;
 use crate::cli::Choice;
 use crate::lab::Lab;
 use crate::outcome::Outcome;
+use crate::timing::Call;
 use eventcore::{CommandError, ErrorKind, ExecutionOutcome};
 use std::error::Error as StdError;
 
-use crate::timing::Call;
+pub(crate) use recover::write_until_killed;
 
 /// Runs a workload once, and hands each figure to `done` as soon as it is there.
 pub(crate) async fn run(choice: Choice, lab: &Lab, done: &mut dyn FnMut(Outcome)) -> Result<(), Failure> {
@@ -28,6 +33,10 @@ pub(crate) async fn run(choice: Choice, lab: &Lab, done: &mut dyn FnMut(Outcome)
         Choice::W5 => projection::run(lab, done).await,
         Choice::W6 => follow::run(lab, done).await,
         Choice::W7 => load::run(lab, done).await,
+        Choice::W8 => no_miss::run(lab, done).await,
+        Choice::W9 => growth::run(lab, done).await,
+        Choice::W10 => recover::run(lab, done).await,
+        Choice::W11 => fleet::run(lab, done).await,
         // Resolved into the others before.
         Choice::All => Ok(()),
     }

@@ -4,7 +4,7 @@ use crate::Failure;
 use crate::check::broken;
 use crate::domain::Balances;
 use crate::lab::Lab;
-use crate::outcome::{Case, Limit, Outcome};
+use crate::outcome::{Case, Limit, Outcome, Throughput};
 use crate::resources::Cost;
 use crate::timing::Timed;
 use eventcore::{ProjectionConfig, ProjectionName, Projector, reset_projection, run_projection};
@@ -15,7 +15,7 @@ const ACCOUNTS: u32 = 10_000;
 
 pub(crate) async fn run(lab: &Lab, done: &mut dyn FnMut(Outcome)) -> Result<(), Failure> {
     let events = lab.events;
-    let case = Case { workload: "W5", what: format!("projection of {events} events"), concurrency: 1 };
+    let case = Case::new("W5", format!("projection of {events} events"), 1);
     lab.stage(format!("W5, filling the store with {events} events"))?;
     let store = lab.place.fresh().await?;
     lab.fill(&store, events, ACCOUNTS).await?;
@@ -40,9 +40,10 @@ pub(crate) async fn run(lab: &Lab, done: &mut dyn FnMut(Outcome)) -> Result<(), 
     let mut raw = lab.place.raw(ACCOUNTS).await?;
     lab.fill_raw(&mut raw, events, ACCOUNTS).await?;
     lab.stage("W5 limit")?;
-    let limit =
-        lab.repeat(u64::from(events), async || check("the limit", &raw.fold_all().await?, events)).await?.per_second();
-    done(Outcome::new(case, &total, cost).against(Some(Limit::PerSecond(limit))));
+    let before = lab.meter.start();
+    let limit = lab.repeat(u64::from(events), async || check("the limit", &raw.fold_all().await?, events)).await?;
+    let limit = Throughput::of(&limit, lab.meter.spent(before));
+    done(Outcome::new(case, &total, cost).against(Some(Limit::Throughput(limit))));
     Ok(())
 }
 

@@ -16,11 +16,11 @@ const DEPTH: u32 = 10;
 
 pub(crate) async fn run(lab: &Lab, done: &mut dyn FnMut(Outcome)) -> Result<(), Failure> {
     for callers in lab.concurrency.iter().map(|callers| callers.get()) {
-        let case = Case { workload: "W2", what: "transfers, 1,000 accounts".into(), concurrency: callers };
+        let case = Case::new("W2", "transfers, 1,000 accounts", callers);
         let (timed, cost, commits) = measure(lab, callers).await?;
         lab.stage(format!("W2 limit, {callers} times two rows at once"))?;
-        let limit = lab.raw_inserts(ACCOUNTS, 2 * callers, Insert::Conditional).await? / 2.0;
-        done(Outcome::new(case, &timed, cost).group(commits).against(Some(Limit::PerSecond(limit))));
+        let limit = lab.raw_inserts(ACCOUNTS, 2 * callers, Insert::Conditional).await?.grouped(2);
+        done(Outcome::new(case, &timed, cost).group(commits).against(Some(Limit::Throughput(limit))));
     }
     Ok(())
 }
