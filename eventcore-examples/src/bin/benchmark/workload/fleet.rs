@@ -11,7 +11,7 @@ use crate::resources::Cost;
 use crate::timing::{Call, Timed, Until, closed_loop};
 use eventcore::{EventFilter, GlobalPosition, PageSize};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -20,6 +20,8 @@ const STORES: usize = 64;
 /// Connections of each store's pool; two more are for wake-up and leadership.
 const CONNECTIONS: u32 = 2;
 const ACCOUNTS: u32 = 64 * 157;
+/// How long the last events may take to become visible after the last answer.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) async fn run(lab: &Lab, done: &mut dyn FnMut(Outcome)) -> Result<(), Failure> {
     if !matches!(lab.place, Place::Postgres(_)) {
@@ -79,15 +81,22 @@ async fn follow(store: Arc<dyn eventcore::Backend>, all_written: CancellationTok
     let mut log = store.watch_log();
     let mut after: Option<GlobalPosition> = None;
     let mut seen = 0;
+    let mut patience = None;
     loop {
-        let head = if all_written.is_cancelled() { store.head().await? } else { None };
+        // Asked before the page is read, so that a page read after the last answer has to be there.
+        let finished = all_written.is_cancelled();
+        let head = if finished { store.head().await? } else { None };
         let page = store.read_page(&EventFilter::all(), after, PageSize::default()).await?;
         after = page.position().or(after);
         seen += page.events.len() as u64;
-        if all_written.is_cancelled() && after >= head {
+        if finished && after >= head {
             return Ok(seen);
         }
         if !page.more {
+            // Whatever it saw until then is compared, and what is missing told.
+            if finished && patience.get_or_insert_with(Instant::now).elapsed() > PATIENCE {
+                return Ok(seen);
+            }
             let _ = tokio::time::timeout(Duration::from_millis(50), log.changed()).await;
         }
     }

@@ -72,7 +72,8 @@ async fn follow(store: Arc<dyn Backend>, all_written: CancellationToken) -> Resu
     let mut patience = None;
     loop {
         // Asked before the page is read: what is acknowledged by then has to be at or below the head.
-        let head = if all_written.is_cancelled() { store.head().await? } else { None };
+        let finished = all_written.is_cancelled();
+        let head = if finished { store.head().await? } else { None };
         let page = store.read_page(&EventFilter::all(), after, PageSize::try_new(PAGE)?).await?;
         after = page.position().or(after);
         for event in page.events {
@@ -81,12 +82,12 @@ async fn follow(store: Arc<dyn Backend>, all_written: CancellationToken) -> Resu
             }
             seen.insert(event.position());
         }
-        if head.is_some() && after >= head {
+        if finished && after >= head {
             return Ok(seen);
         }
         if !page.more {
             // Whatever it saw until then is compared, and what is missing told.
-            if head.is_some() && patience.get_or_insert_with(Instant::now).elapsed() > PATIENCE {
+            if finished && patience.get_or_insert_with(Instant::now).elapsed() > PATIENCE {
                 return Ok(seen);
             }
             // A wake-up may come late; the follower also looks by itself.
