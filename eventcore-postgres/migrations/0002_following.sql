@@ -13,12 +13,34 @@ create table @schema@.dead_letters (
     primary key (handler, position)
 );
 
--- Which version of a read model is the one to be read.
+-- The versions of a read model. Tables of a version are the projector's own.
 create table @schema@.read_models (
-    name text collate "C" not null primary key,
-    version bigint not null,
+    name text collate "C" not null primary key,  -- of its projection
+    in_force bigint,                    -- the version to be read; null until the first has caught up
+    building bigint,                    -- the one that is built beside it, with the checkpoint `name@version`
+    retired bigint,                     -- the one that is still to be removed
+    requested boolean not null,         -- whether a rebuild was asked for and has not begun
+    failure text,                       -- why the last rebuild was given up
     updated_at timestamptz not null
 );
+
+-- Saves a checkpoint under a name of its own if the leader's epoch is in force, and returns the epoch in force.
+create function @schema@.save_version(
+    p_leader text, p_name text, p_position bigint, p_event_id uuid, p_filter text, p_lineage uuid, p_epoch bigint
+) returns bigint language plpgsql volatile as $$
+declare
+    current bigint;
+begin
+    select l.epoch into current from @schema@.leases l where l.name = p_leader for key share;
+    current := coalesce(current, 0);
+    if current = p_epoch then
+        insert into @schema@.checkpoints as c (name, position, event_id, filter, lineage, epoch, updated_at)
+            values (p_name, p_position, p_event_id, p_filter, p_lineage, p_epoch, clock_timestamp())
+            on conflict (name) do update set position = excluded.position, event_id = excluded.event_id,
+                filter = excluded.filter, lineage = excluded.lineage, epoch = excluded.epoch, updated_at = excluded.updated_at;
+    end if;
+    return current;
+end $$;
 
 -- Nothing has ever been written to the table of version 1.
 drop table @schema@.snapshots;

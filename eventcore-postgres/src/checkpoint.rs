@@ -58,6 +58,8 @@ impl Checkpoints {
 pub(crate) struct Save<'a> {
     sql: Arc<str>,
     checkpoint: &'a Checkpoint,
+    /// Whose epoch it is, if not that of the checkpoint's own name.
+    leader: Option<&'a ProjectionName>,
     filter: String,
     epoch: Epoch,
 }
@@ -66,18 +68,33 @@ impl<'a> Save<'a> {
     pub(crate) fn new(schema: &SchemaName, checkpoint: &'a Checkpoint, epoch: Epoch) -> Result<Self, EventStoreError> {
         let filter = serde_json::to_string(&checkpoint.filter).map_err(EventStoreError::storage)?;
         let sql = format!("select {schema}.save_checkpoint($1, $2, $3, $4, $5, $6)").into();
-        Ok(Self { sql, checkpoint, filter, epoch })
+        Ok(Self { sql, checkpoint, leader: None, filter, epoch })
+    }
+
+    /// Saving the checkpoint of a version of a read model, whose projection is led.
+    pub(crate) fn of_version(
+        schema: &SchemaName,
+        checkpoint: &'a Checkpoint,
+        leader: &'a ProjectionName,
+        epoch: Epoch,
+    ) -> Result<Self, EventStoreError> {
+        let sql = format!("select {schema}.save_version($7, $1, $2, $3, $4, $5, $6)").into();
+        Ok(Self { sql, leader: Some(leader), ..Self::new(schema, checkpoint, epoch)? })
     }
 
     pub(crate) fn statement(&self) -> Statement<'_> {
         let cursor = self.checkpoint.cursor;
-        sqlx::query(AssertSqlSafe(Arc::clone(&self.sql)))
+        let save = sqlx::query(AssertSqlSafe(Arc::clone(&self.sql)))
             .bind(self.checkpoint.name.as_str())
             .bind(cursor.map(|cursor| number(cursor.position.get())))
             .bind(cursor.map(|cursor| cursor.event_id.as_uuid()))
             .bind(self.filter.as_str())
             .bind(self.checkpoint.lineage.as_uuid())
-            .bind(number(self.epoch.get()))
+            .bind(number(self.epoch.get()));
+        match self.leader {
+            Some(leader) => save.bind(leader.as_str()),
+            None => save,
+        }
     }
 }
 

@@ -74,6 +74,12 @@ impl PgContext {
     pub fn connection(&mut self) -> &mut PgConnection {
         &mut self.transaction
     }
+
+    /// If the answer is lost, what is stored tells: whoever goes on begins by loading it.
+    pub(crate) async fn commit(self) -> Result<(), CheckpointError> {
+        let committed = self.transaction.commit().await;
+        committed.map_err(|error| EventStoreError::outcome_unknown(error).into())
+    }
 }
 
 impl ProjectionContext for PgContext {
@@ -119,9 +125,7 @@ impl UnitOfWork<PgContext> for PostgresEventStore {
         let save = Save::new(&self.config().schema, checkpoint, epoch)?;
         let row = save.statement().fetch_one(context.connection()).await.map_err(store_error)?;
         fence(&checkpoint.name, epoch, column(&row, 0)?)?;
-        // If the answer is lost, the stored checkpoint tells: whoever goes on begins by loading it.
-        let committed = context.transaction.commit().await;
-        committed.map_err(|error| EventStoreError::outcome_unknown(error).into())
+        context.commit().await
     }
 
     async fn rollback(&self, context: PgContext) -> Result<(), CheckpointError> {

@@ -31,6 +31,7 @@ mod health;
 mod leadership;
 mod notify;
 mod read;
+mod read_model;
 mod retry;
 mod rows;
 mod schema;

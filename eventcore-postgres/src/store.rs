@@ -8,6 +8,7 @@ use crate::feed::Feed;
 use crate::leadership::Leases;
 use crate::notify::Notifier;
 use crate::read::Reads;
+use crate::read_model::ReadModels;
 use crate::retry::{Patience, repeatable};
 use crate::rows::{column, one, position, version};
 use crate::snapshot::Snapshots;
@@ -61,6 +62,7 @@ struct Shared {
     checkpoints: Checkpoints,
     dead_letters: DeadLetters,
     snapshots: Snapshots,
+    read_models: ReadModels,
     leases: Arc<Leases>,
     pages: Arc<Semaphore>,
     closed: CancellationToken,
@@ -158,6 +160,7 @@ impl PostgresEventStore {
             checkpoints: Checkpoints::new(connections.clone(), &config),
             dead_letters: DeadLetters::new(connections.clone(), &config),
             snapshots: Snapshots::new(connections.clone(), &config),
+            read_models: ReadModels::new(connections.clone(), &config),
             pages: Arc::new(Semaphore::new(pages)),
             _stop: closed.clone().drop_guard(),
             connections,
@@ -237,6 +240,11 @@ impl PostgresEventStore {
     pub(crate) async fn page_permit(&self) -> Result<OwnedSemaphorePermit, EventStoreError> {
         self.open()?;
         Arc::clone(&self.0.pages).acquire_owned().await.map_err(|_| EventStoreError::Closed)
+    }
+
+    pub(crate) fn read_models(&self) -> Result<&ReadModels, EventStoreError> {
+        self.open()?;
+        Ok(&self.0.read_models)
     }
 
     fn open(&self) -> Result<(), EventStoreError> {

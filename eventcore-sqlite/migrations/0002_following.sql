@@ -13,10 +13,14 @@ create table eventcore_dead_letters (
     primary key (handler, position)
 ) strict, without rowid;
 
--- Which version of a read model is the one to be read.
+-- The versions of a read model. Tables of a version are the projector's own.
 create table eventcore_read_models (
-    name text primary key,
-    version integer not null,
+    name text primary key,          -- of its projection
+    in_force integer,               -- the version to be read; null until the first has caught up
+    building integer,               -- the one that is built beside it, with the checkpoint `name@version`
+    retired integer,                -- the one that is still to be removed
+    requested integer not null,     -- 1 if a rebuild was asked for and has not begun
+    failure text,                   -- why the last rebuild was given up
     updated_at integer not null     -- microseconds since 1970
 ) strict, without rowid;
 

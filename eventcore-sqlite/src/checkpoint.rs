@@ -24,11 +24,17 @@ const SELECT_EVERY: &str = select!("order by name");
 const SELECT_EPOCH: &str = "select epoch from eventcore_checkpoints where name = ?1";
 const RAISE_EPOCH: &str = "insert into eventcore_checkpoints (name, epoch) values (?1, 1) \
      on conflict (name) do update set epoch = epoch + 1 returning epoch";
+/// A follower of which nothing is known has never had a leader.
 const SAVE: &str = "insert into eventcore_checkpoints (name, epoch, position, event_id, filter, lineage, updated_at) \
-     values (?1, ?2, ?3, ?4, ?5, ?6, ?7) on conflict (name) do update set position = excluded.position, \
+     values (?1, 0, ?2, ?3, ?4, ?5, ?6) on conflict (name) do update set position = excluded.position, \
      event_id = excluded.event_id, filter = excluded.filter, lineage = excluded.lineage, updated_at = excluded.updated_at";
 const RESET: &str = "update eventcore_checkpoints set position = null, event_id = null, filter = null, lineage = null, \
      updated_at = null where name = ?1";
+
+const FORGET: &str = "delete from eventcore_checkpoints where name = ?1 and epoch = 0";
+const ADOPT: &str = "update eventcore_checkpoints set (position, event_id, filter, lineage, updated_at) = \
+     (v.position, v.event_id, v.filter, v.lineage, v.updated_at) from eventcore_checkpoints v \
+     where eventcore_checkpoints.name = ?1 and v.name = ?2";
 
 /// Makes sure that `epoch` is the one in force. Within a transaction it stays so until that ends.
 pub(crate) fn fence(connection: &Connection, name: &ProjectionName, epoch: Epoch) -> Result<(), CheckpointError> {
@@ -46,6 +52,11 @@ pub(crate) fn fence(connection: &Connection, name: &ProjectionName, epoch: Epoch
 /// Saves a checkpoint if `epoch` is in force.
 pub(crate) fn save(connection: &Connection, checkpoint: &Checkpoint, epoch: Epoch) -> Result<(), CheckpointError> {
     fence(connection, &checkpoint.name, epoch)?;
+    write(connection, checkpoint)
+}
+
+/// Saves a checkpoint, for who has made sure that he leads.
+pub(crate) fn write(connection: &Connection, checkpoint: &Checkpoint) -> Result<(), CheckpointError> {
     let filter = serde_json::to_string(&checkpoint.filter).map_err(EventStoreError::storage)?;
     let event_id = checkpoint.cursor.map(|cursor| cursor.event_id.as_uuid());
     let lineage = checkpoint.lineage.as_uuid();
@@ -54,7 +65,6 @@ pub(crate) fn save(connection: &Connection, checkpoint: &Checkpoint, epoch: Epoc
         .and_then(|mut save| {
             save.execute(params![
                 checkpoint.name.as_str(),
-                epoch.get(),
                 checkpoint.cursor.map(|cursor| cursor.position.get()),
                 event_id.as_ref().map(|id| id.as_bytes()),
                 filter,
@@ -64,6 +74,28 @@ pub(crate) fn save(connection: &Connection, checkpoint: &Checkpoint, epoch: Epoc
         })
         .map_err(store_error)?;
     Ok(())
+}
+
+/// Removes the checkpoint of a version of a read model. It has no epoch of its own.
+pub(crate) fn forget(connection: &Connection, version: &ProjectionName) -> Result<(), CheckpointError> {
+    let mut forget = connection.prepare_cached(FORGET).map_err(store_error)?;
+    forget.execute([version.as_str()]).map_err(store_error)?;
+    Ok(())
+}
+
+/// Makes the checkpoint of a version of a read model that of its projection.
+pub(crate) fn adopt(
+    connection: &Connection,
+    projection: &ProjectionName,
+    version: &ProjectionName,
+) -> Result<(), CheckpointError> {
+    // If the version has none, since the log was empty, neither has the projection.
+    connection
+        .prepare_cached(RESET)
+        .and_then(|mut reset| reset.execute([projection.as_str()]))
+        .and_then(|_| connection.prepare_cached(ADOPT)?.execute([projection.as_str(), version.as_str()]))
+        .map_err(store_error)?;
+    forget(connection, version)
 }
 
 /// Gives out the next epoch of a projection.

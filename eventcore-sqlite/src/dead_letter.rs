@@ -29,6 +29,7 @@ const PARK: &str = "insert into eventcore_dead_letters \
      on conflict (handler, position) do update set event_id = excluded.event_id, event_type = excluded.event_type, \
      stream = excluded.stream, attempts = excluded.attempts, errors = excluded.errors, parked_at = excluded.parked_at";
 const DISCARD: &str = "delete from eventcore_dead_letters where handler = ?1 and position = ?2";
+const HAND_OVER: &str = "update eventcore_dead_letters set handler = ?2 where handler = ?1";
 const DISCARD_AFTER: &str = "delete from eventcore_dead_letters where handler = ?1 and position > ?2";
 
 /// Keeps a letter, within whatever transaction is open.
@@ -49,6 +50,25 @@ pub(crate) fn park(connection: &Connection, letter: &DeadLetter) -> Result<(), E
             ])
         })
         .map_err(store_error)?;
+    Ok(())
+}
+
+/// Throws away all letters of a handler, within whatever transaction is open.
+pub(crate) fn discard_all(connection: &Connection, handler: &ProjectionName) -> Result<(), EventStoreError> {
+    let mut discard = connection.prepare_cached(DISCARD_AFTER).map_err(store_error)?;
+    discard.execute(params![handler.as_str(), 0]).map_err(store_error)?;
+    Ok(())
+}
+
+/// Hands all letters of a handler to another one, within whatever transaction is open.
+pub(crate) fn hand_over(
+    connection: &Connection,
+    from: &ProjectionName,
+    to: &ProjectionName,
+) -> Result<(), EventStoreError> {
+    discard_all(connection, to)?;
+    let mut hand_over = connection.prepare_cached(HAND_OVER).map_err(store_error)?;
+    hand_over.execute([from.as_str(), to.as_str()]).map_err(store_error)?;
     Ok(())
 }
 

@@ -86,6 +86,7 @@ mod notify;
 mod page;
 mod patrol;
 mod read;
+mod read_model;
 mod receipt;
 mod schema;
 mod side;

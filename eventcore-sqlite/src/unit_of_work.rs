@@ -76,6 +76,60 @@ use thiserror::Error;
 /// ```
 ///
 /// Others read the table through a connection of their own to the same file.
+///
+/// A read model that is to be rebuilt while it serves has a table for each version, and a view over the one in force:
+///
+/// ```
+/// use eventcore::{ProjectionConfig, ReadModelStore, ReadModelVersion, VersionedProjector, run_versioned_projection};
+/// # use eventcore::{Event, EventStore, ProjectionName, Projector, RecordedEvent};
+/// # use eventcore_sqlite::{SqliteContext, SqliteEventStore, rusqlite};
+/// # use serde::{Deserialize, Serialize};
+/// # #[derive(Serialize, Deserialize, Event)]
+/// # #[event(namespace = "bank")]
+/// # enum BankEvent { MoneyDeposited { cents: i64 } }
+/// struct Balances(ReadModelVersion);
+///
+/// impl VersionedProjector for Balances {
+///     async fn prepare(&mut self, page: &mut SqliteContext) -> rusqlite::Result<()> {
+///         let table = format!("CREATE TABLE balances_v{} (account TEXT PRIMARY KEY, cents INTEGER) STRICT", self.0);
+///         page.connection().execute_batch(&table)
+///     }
+///
+///     async fn activate(&mut self, page: &mut SqliteContext) -> rusqlite::Result<()> {
+///         let view = format!("DROP VIEW IF EXISTS balances; CREATE VIEW balances AS SELECT * FROM balances_v{}", self.0);
+///         page.connection().execute_batch(&view)
+///     }
+///
+///     async fn retire(&mut self, page: &mut SqliteContext) -> rusqlite::Result<()> {
+///         page.connection().execute_batch(&format!("DROP TABLE balances_v{}", self.0))
+///     }
+/// }
+/// # impl Projector for Balances {
+/// #     type Event = BankEvent;
+/// #     type Error = rusqlite::Error;
+/// #     type Context = SqliteContext;
+/// #     fn name(&self) -> &str { "balances" }
+/// #     async fn apply(&mut self, event: &RecordedEvent<BankEvent>, page: &mut SqliteContext) -> rusqlite::Result<()> {
+/// #         let BankEvent::MoneyDeposited { cents } = event.payload();
+/// #         let add = format!("INSERT INTO balances_v{} AS b VALUES (?1, ?2) ON CONFLICT (account) DO UPDATE SET cents = b.cents + excluded.cents", self.0);
+/// #         page.connection().execute(&add, (event.stream_id().as_str(), cents))?;
+/// #         Ok(())
+/// #     }
+/// # }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let directory = tempfile::tempdir()?;
+/// # let path = directory.path().join("bank.db");
+/// let store = SqliteEventStore::open(path).await?;
+/// let first = run_versioned_projection(Balances, &store, ProjectionConfig::default()).await?;
+/// store.request_rebuild(&ProjectionName::new("balances")?).await?;
+/// let second = run_versioned_projection(Balances, &store, ProjectionConfig::default()).await?;
+/// assert!(second.in_force > first.in_force);
+/// store.close().await?;
+/// # Ok(())
+/// # }
+/// ```
 pub struct SqliteContext {
     /// A connection cannot be shared between threads, but the context may be: it is only reached through `&mut`.
     side: Mutex<SideConnection>,
@@ -121,6 +175,25 @@ impl fmt::Debug for SqliteContext {
     }
 }
 
+impl SqliteEventStore {
+    /// Commits what was done in the context with what `last` does. If that fails, nothing was done.
+    pub(crate) async fn commit_with<R: Send + 'static>(
+        &self,
+        context: SqliteContext,
+        last: impl FnOnce(&Connection) -> Result<R, CheckpointError> + Send + 'static,
+    ) -> Result<R, CheckpointError> {
+        let commit = move |side: &SideConnection| {
+            if !side.is_in_transaction() {
+                return Err(CheckpointError::Store(EventStoreError::storage(TransactionEnded)));
+            }
+            let answer = last(side.connection())?;
+            side.commit()?;
+            Ok(answer)
+        };
+        self.shared().side.workers.run_with_worker(move |worker| Ok(context.end(worker, commit))).await?
+    }
+}
+
 #[async_trait]
 impl UnitOfWork<SqliteContext> for SqliteEventStore {
     async fn resume(&self, name: &ProjectionName) -> Result<Option<Checkpoint>, CheckpointError> {
@@ -153,14 +226,7 @@ impl UnitOfWork<SqliteContext> for SqliteEventStore {
         epoch: Epoch,
     ) -> Result<(), CheckpointError> {
         let checkpoint = checkpoint.clone();
-        let commit = move |side: &SideConnection| {
-            if !side.is_in_transaction() {
-                return Err(CheckpointError::Store(EventStoreError::storage(TransactionEnded)));
-            }
-            checkpoint::save(side.connection(), &checkpoint, epoch)?;
-            Ok(side.commit()?)
-        };
-        self.shared().side.workers.run_with_worker(move |worker| Ok(context.end(worker, commit))).await?
+        self.commit_with(context, move |page| checkpoint::save(page, &checkpoint, epoch)).await
     }
 
     async fn rollback(&self, context: SqliteContext) -> Result<(), CheckpointError> {

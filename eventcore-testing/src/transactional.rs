@@ -4,7 +4,7 @@ use crate::ContractViolation;
 use crate::cases::transactional::{self, Bench};
 use crate::harness::{Harness, HarnessError, StoreLimits};
 use crate::suite::{CASE_LIMIT, bounded, runtime};
-use eventcore::{ProjectionContext, UnitOfWork};
+use eventcore::{ProjectionContext, VersionedUnitOfWork};
 use std::future::Future;
 use std::io::Write;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use std::time::Duration;
 /// A harness of an adapter that has a transaction for a projection's context.
 ///
 /// The read model of the cases is a table of numbers under keys; the harness makes it where it needs it.
-pub trait TransactionalHarness: Harness<Store: UnitOfWork<<Self as TransactionalHarness>::Context>> {
+pub trait TransactionalHarness: Harness<Store: VersionedUnitOfWork<<Self as TransactionalHarness>::Context>> {
     /// The context of a page: the store's transaction.
     type Context: ProjectionContext;
 
@@ -71,6 +71,16 @@ macro_rules! __for_each_transactional_case {
             a_replayed_letter_takes_effect_once
             writers_and_a_projection_go_on_side_by_side
             the_read_model_outlives_the_store
+            a_version_comes_into_force_with_its_checkpoint_and_effects
+            a_rebuild_given_up_leaves_the_version_in_force
+            a_replaced_leader_changes_no_version
+            a_change_that_does_not_fit_does_nothing
+            a_rebuild_asked_for_is_remembered_until_it_begins
+            a_rebuild_is_never_seen_before_it_has_caught_up
+            the_next_leader_goes_on_with_a_rebuild
+            a_rebuild_that_fails_leaves_the_old_one_serving
+            the_first_version_is_not_seen_before_it_is_whole
+            a_manager_rebuilds_versions_and_tells_how_far_it_is
         }
     };
 }

@@ -94,6 +94,7 @@ failed_from!(
     eventcore::InvalidAppend,
     eventcore::LeadershipError,
     eventcore::ManagerError,
+    eventcore::ProgressClosed,
     eventcore::ValidationError,
     eventcore::WatchError,
     std::io::Error,

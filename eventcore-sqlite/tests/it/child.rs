@@ -104,6 +104,7 @@ fn play_role() {
             "append 200" => append_200(store).await,
             "append when told" => append_when_told(store).await,
             "lead" => lead(store).await,
+            "rebuild" => crate::rebuilding::rebuild(store).await,
             "project" => crate::exactly_once::project(store).await,
             "be killed" => crate::kills::work(store).await,
             other => panic!("no role {other}"),

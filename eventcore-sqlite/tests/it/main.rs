@@ -15,4 +15,5 @@ mod live;
 mod opening;
 mod processes;
 mod reading;
+mod rebuilding;
 mod support;

@@ -24,3 +24,4 @@ pub(crate) mod snapshots;
 pub(crate) mod subscribing;
 pub(crate) mod transactional;
 pub(crate) mod units_of_work;
+pub(crate) mod versions;

@@ -271,7 +271,7 @@ pub(crate) async fn a_rebuilt_read_model_is_whole_when_it_is_seen(env: &Environm
     let live = manager.start_live()?;
     live.wait_until_caught_up().await?;
     for round in 1..=5_i64 {
-        manager.rebuild::<Total>()?;
+        manager.rebuild("total").await?;
         let head = deposit(&store, &account, &[1]).await?;
         let seen = manager.live::<Total>().await?.0;
         ensure!(seen >= 2_000 + round - 1, "half a read model was seen: {seen}");

@@ -3,6 +3,7 @@
 use super::checkpoints::{checkpoint, eventually_acquired};
 // The cases of one list, in files of their own.
 pub(crate) use super::parking_in_pages::*;
+pub(crate) use super::versions::*;
 use crate::domain::Money;
 use crate::fixtures::*;
 use crate::harness::HarnessError;

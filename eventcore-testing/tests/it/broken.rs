@@ -225,6 +225,28 @@ defects! {
     UnparksInName => unparks_in_name caught by a_replayed_letter_takes_effect_once;
     /// a letter that is replayed does not wait for the commit of its page
     UnparksAtOnce => unparks_at_once caught by a_page_rolled_back_neither_parks_nor_unparks;
+    /// a swap leaves the projection at the checkpoint of the old version
+    SwapKeepsTheOldCheckpoint => swap_keeps_the_old_checkpoint caught by a_version_comes_into_force_with_its_checkpoint_and_effects;
+    /// a swap leaves a checkpoint of the version behind
+    SwapKeepsTheVersionsCheckpoint => swap_keeps_the_versions_checkpoint caught by a_rebuild_is_never_seen_before_it_has_caught_up;
+    /// a swap leaves the dead letters of the old version and loses those of the new one
+    SwapLeavesTheLetters => swap_leaves_the_letters caught by a_version_comes_into_force_with_its_checkpoint_and_effects;
+    /// a swap forgets what was done in its transaction
+    SwapWithoutEffects => swap_without_effects caught by a_version_comes_into_force_with_its_checkpoint_and_effects;
+    /// a page of a version that is built moves the version in force
+    VersionMovesTheProjection => version_moves_the_projection caught by the_next_leader_goes_on_with_a_rebuild;
+    /// a replaced leader changes versions
+    ChangesUnfenced => version_changes_unfenced caught by a_replaced_leader_changes_no_version;
+    /// a change that does not fit keeps its effects
+    EffectsOfUnfitChanges => effects_of_unfit_changes caught by a_change_that_does_not_fit_does_nothing;
+    /// a version that is removed leaves its checkpoint for the next of its number
+    ForgottenVersionKeepsItsCheckpoint => forgotten_version_keeps_its_checkpoint caught by a_rebuild_given_up_leaves_the_version_in_force;
+    /// a rebuild that was asked for is forgotten
+    RequestForgotten => request_forgotten caught by a_rebuild_asked_for_is_remembered_until_it_begins;
+    /// a rebuild that was asked for begins again and again
+    RequestOutlivesItsRebuild => request_outlives_its_rebuild caught by a_rebuild_asked_for_is_remembered_until_it_begins;
+    /// a rebuild is asked for beside one that is under way
+    RequestBesideARebuild => request_beside_a_rebuild caught by a_rebuild_asked_for_is_remembered_until_it_begins;
 }
 
 /// Runs the suite on stores with the defect, all cases at once: `expected` has to be among those that notice.

@@ -200,6 +200,32 @@ impl Progress {
         });
     }
 
+    /// Shows what another follower does, as long as it runs.
+    pub(crate) async fn mirror(&self, from: &Self) {
+        let mut changes = from.0.subscribe();
+        loop {
+            let seen = *changes.borrow_and_update();
+            if seen.ended {
+                return;
+            }
+            self.0.send_modify(|state| {
+                state.position = state.position.max(seen.position);
+                (state.applied, state.skipped) = (seen.applied, seen.skipped);
+                state.activity = seen.activity;
+                state.has_been_live |= seen.has_been_live;
+                (state.as_of, state.rate) = (seen.as_of.or(state.as_of), seen.rate.or(state.rate));
+            });
+            if changes.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// However the follower ends, those who wait for it are told.
+    pub(crate) const fn end_on_drop(&self) -> EndOnDrop<'_> {
+        EndOnDrop(self)
+    }
+
     /// The follower has ended.
     pub(crate) fn end(&self) {
         self.0.send_modify(|state| {
@@ -207,5 +233,14 @@ impl Progress {
             state.activity = Activity::Idle;
             state.rate = Some(0.0);
         });
+    }
+}
+
+/// Ends a follower when it is dropped.
+pub(crate) struct EndOnDrop<'a>(&'a Progress);
+
+impl Drop for EndOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.end();
     }
 }

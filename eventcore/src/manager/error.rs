@@ -1,6 +1,6 @@
 //! What can go wrong with a manager.
 
-use crate::{EventStoreError, ProjectionName, SharedError, ValidationError};
+use crate::{CheckpointError, EventStoreError, ProjectionName, SharedError, ValidationError};
 use thiserror::Error;
 
 /// An error of a [`ProjectionManager`](super::ProjectionManager).
@@ -28,6 +28,24 @@ pub enum ManagerError {
     /// The projections do not run.
     #[error("the projections are not live")]
     NotLive,
+    /// The projection has effects of its own, at a place that only it knows. To begin again, stop it, empty that place, and
+    /// call [`reset_projection`](crate::reset_projection).
+    #[error(
+        "projection {name} has effects of its own and cannot be rebuilt side by side; stop it, empty what it writes to, \
+         and reset it"
+    )]
+    CannotRebuild {
+        /// The projection.
+        name: ProjectionName,
+    },
+    /// A rebuild failed for good. The old read model goes on to serve.
+    #[error("the rebuild of {name} was given up: {reason}")]
+    RebuildGivenUp {
+        /// The projection.
+        name: ProjectionName,
+        /// The reason.
+        reason: String,
+    },
     /// A projection ended for good.
     #[error("projection {name} failed")]
     Failed {
@@ -37,7 +55,19 @@ pub enum ManagerError {
         #[source]
         source: SharedError,
     },
+    /// What is stored about a projection cannot be used.
+    #[error(transparent)]
+    Checkpoint(CheckpointError),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] EventStoreError),
+}
+
+impl From<CheckpointError> for ManagerError {
+    fn from(error: CheckpointError) -> Self {
+        match error {
+            CheckpointError::Store(error) => Self::Store(error),
+            other => Self::Checkpoint(other),
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! One projection of a manager: runs, fails, is started again.
 
+use super::rebuild::RebuildWay;
 use super::shared::Shared;
 use super::switch::Switch;
 use super::{LiveConfig, ManagerError, ProjectionState};
@@ -66,6 +67,9 @@ pub(super) trait Runner: Send + Sync {
 
     /// The read model: an `Arc<RwLock<P>>`, once there is one.
     fn read_model(&self) -> Option<Box<dyn Any + Send>>;
+
+    /// How the read model is made anew.
+    fn rebuild_way(&self) -> RebuildWay;
 }
 
 /// What a run needs to know.
@@ -78,8 +82,8 @@ pub(super) struct Session {
 
 /// Why a run ended, and whether starting it again may help.
 pub(super) struct Failure {
-    error: SharedError,
-    retry: bool,
+    pub(super) error: SharedError,
+    pub(super) retry: bool,
 }
 
 /// The runner of projectors of type `P`.
@@ -143,6 +147,10 @@ where
 
     fn read_model(&self) -> Option<Box<dyn Any + Send>> {
         lock(&self.models).serving().map(|model| Box::new(model) as Box<dyn Any + Send>)
+    }
+
+    fn rebuild_way(&self) -> RebuildWay {
+        if P::Context::DURABLE { RebuildWay::None } else { RebuildWay::Value }
     }
 }
 

@@ -1,12 +1,14 @@
 //! The manager: which projections there are, and how to look at them.
 
-use super::follower::{Follower, RunnerOf, lock};
+use super::follower::{Follower, Runner, RunnerOf, lock};
 use super::live::{LiveHandle, Running};
+use super::rebuild::Rebuild;
+use super::versions::VersionedRunner;
 use super::{LiveConfig, ManagerError, ProjectionState, ProjectionStatus};
 use crate::projection::lag;
 use crate::{
-    Activity, Backend, GlobalPosition, InMemory, ProjectionConfig, ProjectionName, Projector, SharedError, Timestamp,
-    UnitOfWork, run_projection,
+    Activity, Backend, GlobalPosition, InMemory, ProjectionConfig, ProjectionName, Projector, ReadModelVersion,
+    SharedError, Timestamp, UnitOfWork, VersionedProjector, VersionedUnitOfWork, run_projection,
 };
 use std::any::{Any, TypeId, type_name};
 use std::collections::HashMap;
@@ -90,20 +92,45 @@ where
         B: UnitOfWork<P::Context>,
     {
         let make: Maker<P> = Arc::new(make);
-        let name = ProjectionName::new(make().name()).map_err(ManagerError::Name)?;
-        if self.followers.iter().any(|follower| follower.name == name) || self.by_type.contains_key(&TypeId::of::<P>())
-        {
-            return Err(ManagerError::Duplicate { name });
-        }
         let runner = RunnerOf::new(self.backend.clone(), {
             let make = Arc::clone(&make);
             move || make()
         });
-        let follower = Arc::new(Follower::new(name, Arc::new(runner)));
-        self.followers.push(Arc::clone(&follower));
-        self.by_type.insert(TypeId::of::<P>(), follower);
+        self.add::<P>(make().name(), Arc::new(runner))?;
         self.makers.insert(TypeId::of::<P>(), Box::new(make));
         Ok(self)
+    }
+
+    /// Adds a projection whose read model, in the store's transaction, can be rebuilt side by side. `make` makes the
+    /// projector of a version.
+    ///
+    /// # Errors
+    /// As [`register`](Self::register).
+    pub fn register_versioned<P>(
+        mut self,
+        make: impl Fn(ReadModelVersion) -> P + Send + Sync + 'static,
+    ) -> Result<Self, ManagerError>
+    where
+        P: VersionedProjector + Sync + 'static,
+        B: VersionedUnitOfWork<P::Context>,
+    {
+        let first = ReadModelVersion::try_new(1).map_err(ManagerError::Name)?;
+        let name = make(first).name().to_owned();
+        let runner = VersionedRunner::new(self.backend.clone(), make);
+        self.add::<P>(&name, Arc::new(runner))?;
+        Ok(self)
+    }
+
+    fn add<P: 'static>(&mut self, name: &str, runner: Arc<dyn Runner>) -> Result<(), ManagerError> {
+        let name = ProjectionName::new(name).map_err(ManagerError::Name)?;
+        let type_id = TypeId::of::<P>();
+        if self.followers.iter().any(|follower| follower.name == name) || self.by_type.contains_key(&type_id) {
+            return Err(ManagerError::Duplicate { name });
+        }
+        let follower = Arc::new(Follower::new(name, runner));
+        self.followers.push(Arc::clone(&follower));
+        self.by_type.insert(type_id, follower);
+        Ok(())
     }
 
     /// How the projections are run.
@@ -168,21 +195,39 @@ where
         self.follower(name).map(|follower| follower.resume())
     }
 
-    /// Builds a read model in memory anew from the beginning of the log, beside the old one, which serves until the new one
-    /// has caught up. Returns at once; [`LiveHandle::wait_until_caught_up`] tells when it is done.
+    /// Builds a read model anew from the beginning of the log, beside the old one, which serves until the new one has caught
+    /// up. Returns as soon as that was asked for; the [`Rebuild`] tells how far it has come, and when it is done.
     ///
-    /// A projection with a stored checkpoint is rebuilt by [`reset_projection`](crate::reset_projection) while it does not
-    /// run.
+    /// One in memory is another value; one in the store's transaction is
+    /// [another version](ProjectionManagerBuilder::register_versioned), built by whoever leads the projection, here or
+    /// elsewhere. If that is under way already, this is about that one.
     ///
     /// # Errors
-    /// [`ManagerError::Unknown`] if no `P` is registered, [`ManagerError::NotLive`] if the projections do not run,
-    /// [`ManagerError::Failed`] if it has failed for good.
-    pub fn rebuild<P: Projector<Context = InMemory> + 'static>(&self) -> Result<(), ManagerError> {
-        let follower = self.follower_of::<P>()?;
+    /// [`ManagerError::Unknown`] if there is no projection of that name, [`ManagerError::NotLive`] if the projections do not
+    /// run, [`ManagerError::Failed`] if it has failed for good, [`ManagerError::CannotRebuild`] if it has effects of its own,
+    /// else what the store says.
+    pub async fn rebuild(&self, name: &str) -> Result<Rebuild, ManagerError> {
+        let follower = self.follower(name)?;
         if !self.is_running() {
             return Err(ManagerError::NotLive);
         }
-        follower.rebuild()
+        Rebuild::begin(follower, Arc::new(self.inner.backend.clone())).await
+    }
+
+    /// [Rebuilds](Self::rebuild) all read models that can be rebuilt side by side, at once.
+    ///
+    /// # Errors
+    /// [`ManagerError::NotLive`] if the projections do not run, else what the store says.
+    pub async fn rebuild_all(&self) -> Result<Vec<Rebuild>, ManagerError> {
+        let mut rebuilds = Vec::new();
+        for follower in &self.inner.followers {
+            match self.rebuild(follower.name.as_str()).await {
+                Ok(rebuild) => rebuilds.push(rebuild),
+                Err(ManagerError::CannotRebuild { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(rebuilds)
     }
 
     /// A copy of the read model as it is, without any I/O, if the projections are live and it has caught up once. Otherwise

@@ -170,7 +170,7 @@ where
         let started = Instant::now();
         let (mut now, mut time_passed) = (Duration::ZERO, false);
         config.progress.restart();
-        let _ended = EndOnDrop(&config.progress);
+        let _ended = config.progress.end_on_drop();
         let finished = loop {
             if time_passed {
                 now = started.elapsed();
@@ -452,15 +452,6 @@ where
             ProjectionStop::NotCaughtUp(target, reached) => ProjectionError::NotCaughtUp { target, reached },
             ProjectionStop::OutOfStep => out_of_step().into(),
         }
-    }
-}
-
-/// However the run ends, those who wait for it are told.
-struct EndOnDrop<'a>(&'a Progress);
-
-impl Drop for EndOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.end();
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::{
     CheckpointError, DecodeError, ErrorKind, EventStoreError, EventType, GlobalPosition, LeadershipError, LineageId,
-    ProjectionName, ValidationError,
+    ProjectionName, ReadModelVersion, ValidationError,
 };
 use std::error::Error as StdError;
 use thiserror::Error;
@@ -90,6 +90,27 @@ pub enum ProjectionError<E: StdError + 'static> {
         /// How far the feed came.
         reached: Option<GlobalPosition>,
     },
+    /// A version of the read model could not be made, put into force or removed.
+    #[error("version {version} of read model {name} could not be {step}")]
+    Version {
+        /// The projection.
+        name: ProjectionName,
+        /// The version.
+        version: ReadModelVersion,
+        /// What could not be done: prepared, activated or retired.
+        step: &'static str,
+        /// What the projector said.
+        #[source]
+        source: E,
+    },
+    /// The projector panicked.
+    #[error("projection {name} panicked: {message}")]
+    Panicked {
+        /// The projection; that of a version that was being built has its number.
+        name: ProjectionName,
+        /// What it said.
+        message: String,
+    },
     /// The checkpoint could not be loaded or saved.
     #[error(transparent)]
     Checkpoint(CheckpointError),
@@ -112,9 +133,11 @@ impl<E: StdError + 'static> ProjectionError<E> {
     #[must_use]
     pub const fn kind(&self) -> ErrorKind {
         match self {
-            Self::Apply { .. } => ErrorKind::Rejected,
+            Self::Apply { .. } | Self::Version { .. } | Self::Panicked { .. } => ErrorKind::Rejected,
             Self::Leadership(LeadershipError::Store(error)) | Self::Store(error) => error.kind(),
-            Self::Leadership(_) | Self::LeadershipLost { .. } | Self::Checkpoint(CheckpointError::Fenced { .. }) => {
+            Self::Leadership(_)
+            | Self::LeadershipLost { .. }
+            | Self::Checkpoint(CheckpointError::Fenced { .. } | CheckpointError::VersionChange { .. }) => {
                 ErrorKind::Conflict
             }
             Self::NotCaughtUp { .. } => ErrorKind::Unavailable,
@@ -126,6 +149,6 @@ impl<E: StdError + 'static> ProjectionError<E> {
     /// Whether running the projection again, a little later, may succeed.
     #[must_use]
     pub const fn retry_helps(&self) -> bool {
-        matches!(self.kind(), ErrorKind::Conflict | ErrorKind::Unavailable)
+        matches!(self, Self::Panicked { .. }) || matches!(self.kind(), ErrorKind::Conflict | ErrorKind::Unavailable)
     }
 }

@@ -13,6 +13,7 @@ mod projector;
 mod protocol;
 mod replay;
 mod report;
+mod versions;
 mod workers;
 
 pub use config::{CheckpointPages, MaxConsecutiveFailures, MaxRetryAttempts, ProjectionConfig};
@@ -28,3 +29,4 @@ pub use protocol::{
 pub use replay::{ReplayError, ReplayOutcome, replay_dead_letter, replay_dead_letters};
 pub use report::ProgressReport;
 pub(crate) use report::lag;
+pub use versions::{VersionedProjector, run_versioned_projection};

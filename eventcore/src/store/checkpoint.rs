@@ -1,6 +1,6 @@
 //! How far a follower of the log has come, and the port that remembers it.
 
-use super::{Epoch, EventStoreError};
+use super::{Epoch, EventStoreError, ReadModel, VersionChange};
 use crate::validation::name_type;
 use crate::{EventId, EventType, GlobalPosition, Timestamp, ValidationError};
 use async_trait::async_trait;
@@ -113,9 +113,26 @@ pub enum CheckpointError {
         /// What is wrong with it.
         what: String,
     },
+    /// A read model's versions cannot be changed so; nothing was changed.
+    #[error("read model {name}: {change} does not fit what stands: {found}")]
+    VersionChange {
+        /// The projection.
+        name: ProjectionName,
+        /// The change.
+        change: String,
+        /// What stands instead.
+        found: String,
+    },
     /// The store failed.
     #[error(transparent)]
     Store(#[from] EventStoreError),
+}
+
+impl CheckpointError {
+    /// The error for a change that does not fit.
+    pub fn version_change(name: &ProjectionName, change: &VersionChange, found: &ReadModel) -> Self {
+        Self::VersionChange { name: name.clone(), change: format!("{change:?}"), found: format!("{found:?}") }
+    }
 }
 
 /// The port that remembers checkpoints, fenced by the epoch of their leader.

@@ -79,9 +79,8 @@ impl WatchError {
             Self::Checkpoint(CheckpointError::Store(error))
             | Self::Leadership(LeadershipError::Store(error))
             | Self::Store(error) => error.kind(),
-            Self::Checkpoint(CheckpointError::Fenced { .. }) | Self::Leadership(LeadershipError::Busy { .. }) => {
-                ErrorKind::Conflict
-            }
+            Self::Checkpoint(CheckpointError::Fenced { .. } | CheckpointError::VersionChange { .. })
+            | Self::Leadership(LeadershipError::Busy { .. }) => ErrorKind::Conflict,
         }
     }
 }

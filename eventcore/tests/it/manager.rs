@@ -4,7 +4,7 @@ use crate::troubled_store::TroubledStore;
 use eventcore::{
     Activity, AppendRequest, Backend, Event, EventId, EventMetadata, EventStore, GlobalPosition, InMemory, LiveConfig,
     LiveState, ManagerError, NewEvent, Progress, ProjectionConfig, ProjectionManager, ProjectionState, Projector,
-    RecordedEvent, StreamId, run_projection,
+    RebuildState, RecordedEvent, StreamId, run_projection,
 };
 use eventcore_memory::MemoryEventStore;
 use serde::{Deserialize, Serialize};
@@ -350,17 +350,22 @@ async fn the_old_read_model_serves_until_the_new_one_has_caught_up() {
     append(&store, (0..500).map(|_| 1)).await;
     let trouble = Arc::new(Trouble::default());
     let manager = ProjectionManager::builder(store.clone()).register(sum(&trouble)).unwrap().build();
-    assert!(matches!(manager.rebuild::<Sum>(), Err(ManagerError::NotLive)));
+    assert!(matches!(manager.rebuild("sum").await, Err(ManagerError::NotLive)));
     let live = manager.start_live().unwrap();
     live.wait_until_caught_up().await.unwrap();
     trouble.hold_at.store(250, Ordering::SeqCst);
-    manager.rebuild::<Sum>().unwrap();
+    let mut rebuild = manager.rebuild("sum").await.unwrap();
     trouble.holds.notified().await;
     // Half of the new one is built. Who asks for the read model gets all of it, never half.
     trouble.hold_at.store(0, Ordering::SeqCst);
     assert!(!live.is_caught_up());
+    let progress = rebuild.progress().await.unwrap();
+    assert_eq!((progress.state, progress.head.map(|head| head.get())), (RebuildState::Building, Some(500)));
     assert_eq!(manager.live::<Sum>().await.unwrap().total, 500);
     trouble.let_go.notify_one();
+    rebuild.done().await.unwrap();
+    let progress = rebuild.progress().await.unwrap();
+    assert_eq!((progress.state, progress.position), (RebuildState::Done, progress.head));
     live.wait_until_caught_up().await.unwrap();
     let head = append(&store, [1]).await;
     live.wait_for(head).await.unwrap();
@@ -455,7 +460,7 @@ async fn a_projection_that_failed_for_good_is_not_rebuilt() {
     let manager = ProjectionManager::builder(store).register(sum(&trouble)).unwrap().register(durable).unwrap().build();
     let live = manager.start_live().unwrap();
     live.wait_until_caught_up().await.unwrap_err();
-    assert!(matches!(manager.rebuild::<Sum>(), Err(ManagerError::Failed { .. })));
+    assert!(matches!(manager.rebuild("sum").await, Err(ManagerError::Failed { .. })));
     assert!(matches!(live.wait_until_caught_up().await, Err(ManagerError::Failed { .. })), "it still says so");
     live.shutdown().await.unwrap_err();
 }

@@ -6,12 +6,13 @@ mod followers;
 mod read;
 mod snapshots;
 mod transaction;
+mod versions;
 
 pub(crate) use crate::broken::Defect;
 
 use eventcore::{
     Checkpoint, CommandId, DeadLetter, DeadLetterId, Epoch, EventStoreError, LineageId, LogSignal, ProjectionName,
-    Receipt, RecordedEvent, Snapshot, SnapshotKey, StreamId,
+    ReadModel, Receipt, RecordedEvent, Snapshot, SnapshotKey, StreamId,
 };
 use eventcore_testing::{Harness, HarnessError, StoreLimits};
 use std::collections::{BTreeMap, HashMap};
@@ -42,6 +43,7 @@ struct State {
     followers: BTreeMap<ProjectionName, Follower>,
     letters: BTreeMap<DeadLetterId, DeadLetter>,
     snapshots: BTreeMap<SnapshotKey, Snapshot>,
+    read_models: BTreeMap<ProjectionName, ReadModel>,
     /// The read model that transactions write to.
     values: BTreeMap<String, i64>,
     closed: bool,

@@ -11,10 +11,10 @@ use eventcore_testing::{HarnessError, TransactionalHarness};
 /// Writes that wait for the commit.
 pub(crate) struct ModelTransaction {
     store: ModelStore,
-    writes: Vec<(String, i64)>,
+    pub(super) writes: Vec<(String, i64)>,
     /// Letters parked, and letters thrown away.
-    parked: Vec<DeadLetter>,
-    unparked: Vec<DeadLetterId>,
+    pub(super) parked: Vec<DeadLetter>,
+    pub(super) unparked: Vec<DeadLetterId>,
 }
 
 impl ProjectionContext for ModelTransaction {
@@ -43,7 +43,8 @@ impl UnitOfWork<ModelTransaction> for ModelStore {
         let current = self.open()?.followers.get(name).map_or(Epoch::NONE, |follower| follower.epoch);
         let open_to_all = self.has(Defect::FencingIgnored)
             || self.has(Defect::EffectsInSpiteOfFencing)
-            || self.has(Defect::LettersInSpiteOfFencing);
+            || self.has(Defect::LettersInSpiteOfFencing)
+            || self.has(Defect::ChangesUnfenced);
         if epoch != current && !open_to_all {
             return Err(CheckpointError::Fenced { name: name.clone(), epoch, current });
         }
