@@ -40,7 +40,7 @@
 //! [`transactional_contract_tests!`].
 //!
 //! Cases race on purpose, so one run of a broken store may pass by luck; the tests of this crate run them on stores that are
-//! broken in some eighty ways and show which case noticed.
+//! broken in some ninety ways and show which case noticed.
 //!
 //! # Commands
 //!

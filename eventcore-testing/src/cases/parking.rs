@@ -294,5 +294,21 @@ pub(crate) async fn what_comes_again_by_itself_is_not_replayed(env: &Environment
     let in_memory = replay_dead_letter(Picky::<InMemory>::failing([]), &store, position).await.map(drop);
     ensure_matches!(in_memory, Err(ReplayError::Ahead { .. }), "a replay into a read model in memory");
     ensure_eq!(projector.seen(), [1, 2, 4, 5], "deposits");
+
+    // A run that ended between a letter and the checkpoint that passes its event.
+    let store = env.fresh().await?;
+    deposit(&store, 5).await?;
+    let faulty = FaultyStore::new(Arc::clone(&store));
+    faulty.faults().of_saves([SaveFault::None].into_iter().chain([SaveFault::Unavailable; 6]));
+    let projector = Picky::<()>::failing([3]);
+    let ended = run_projection(projector.again(), &faulty, pages_of(5)?).await.map(drop);
+    ensure_matches!(ended, Err(ProjectionError::Store(_)), "a run whose checkpoint cannot be saved");
+    ensure!(faulty.faults().are_used_up(), "a planned fault did not happen");
+    let position = letters(&store).await?[0].id.position;
+    let ahead = replay_dead_letter(projector.mended(), &store, position).await.map(drop);
+    ensure_matches!(ahead, Err(ReplayError::Ahead { .. }), "a replay of what the checkpoint has not passed");
+    run_projection(projector.mended(), &store, pages_of(5)?).await?;
+    ensure_eq!(projector.seen(), [1, 2, 3, 4, 5], "deposits");
+    ensure_eq!(letters(&store).await?, [], "letters of events that were applied");
     Ok(())
 }
