@@ -2,13 +2,13 @@
 //!
 //! `EVENTCORE_KILLS` says how often; by default 8 times.
 
-use crate::fixtures::{CountBoth, Counted, Log, stream};
+use crate::fixtures::{CountBoth, Counted, Log, PATIENCE, stream};
 use crate::pages::Tally;
 use crate::processes::Process;
 use crate::worker::say;
 use eventcore::{
-    CommandExecutor, Epoch, EventFilter, EventReader, EventStore, PageSize, ProjectionConfig, Projector, RecordedEvent,
-    run_projection,
+    CommandExecutor, Epoch, EventFilter, EventReader, EventStore, MaxConsecutiveFailures, PageSize, ProjectionConfig,
+    Projector, RecordedEvent, run_projection,
 };
 use eventcore_postgres::{PostgresConfig, PostgresEventStore};
 use eventcore_testing::{EffectLog, Effects};
@@ -59,11 +59,15 @@ impl Projector for Notes {
 
 /// Leaders are replaced soon after they die.
 pub(crate) fn config(log: &Log) -> PostgresConfig {
-    log.config().beat_interval(Duration::from_millis(100))
+    log.config().beat_interval(Duration::from_millis(500))
 }
 
+/// A busy server that is late with an answer about leases ends no projection.
 fn projection() -> ProjectionConfig {
-    ProjectionConfig::default().page_size(PageSize::try_new(PAGE).unwrap()).wait_for_leadership()
+    ProjectionConfig::default()
+        .page_size(PageSize::try_new(PAGE).unwrap())
+        .wait_for_leadership()
+        .read_failures(MaxConsecutiveFailures::try_new(10_000).unwrap(), Duration::from_millis(10))
 }
 
 /// The process's part, until it is killed. Says which positions were acknowledged.
@@ -108,7 +112,7 @@ async fn killed_at_random_moments_projections_lose_nothing_and_repeat_at_most_a_
         if kill % 2 == 0 {
             let led = || Effects::read(Notes::path(&log)).map_or(0, |effects| effects.runs());
             let before = led();
-            let patience = std::time::Instant::now() + Duration::from_secs(60);
+            let patience = std::time::Instant::now() + PATIENCE;
             while led() == before && kill > 0 {
                 assert!(std::time::Instant::now() < patience, "nobody leads");
                 tokio::time::sleep(Duration::from_millis(2)).await;

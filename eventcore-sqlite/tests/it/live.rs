@@ -51,7 +51,7 @@ async fn append(store: &impl EventStore) -> GlobalPosition {
 }
 
 async fn then(states: &mut LiveStates, wanted: fn(&LiveState) -> bool) {
-    let next = tokio::time::timeout(Duration::from_secs(60), states.next()).await.expect("the state stays as it is");
+    let next = tokio::time::timeout(crate::support::PATIENCE, states.next()).await.expect("the state stays as it is");
     assert!(next.as_ref().is_some_and(wanted), "{next:?}");
 }
 
