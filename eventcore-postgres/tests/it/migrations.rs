@@ -2,7 +2,8 @@
 
 use crate::fixtures::{Log, append_to, event_of, stream};
 use eventcore::{
-    AppendRequest, CommandId, EventFilter, EventReader, EventStore, ExpectedVersion, PageSize, ReadStreams,
+    AppendRequest, CommandId, DeadLetterStore, EventFilter, EventReader, EventStore, ExpectedVersion, PageSize,
+    ReadStreams,
 };
 use eventcore_postgres::{PostgresEventStore, SCHEMA_VERSION, migrate, schema_sql};
 use eventcore_testing::postgres::Cluster;
@@ -109,7 +110,8 @@ async fn a_role_with_the_documented_grants_can_do_everything_and_cannot_migrate(
 /// Every version of the schema that was ever released is opened by all later ones.
 #[tokio::test]
 async fn dumps_of_all_versions_open() {
-    for dump in [include_str!("../../fixtures/schema_v1.sql")] {
+    let dumps = [(include_str!("../../fixtures/schema_v1.sql"), 0), (include_str!("../../fixtures/schema_v2.sql"), 1)];
+    for (dump, dead_letters) in dumps {
         let cluster = Cluster::start(&[("fsync", "off")]).unwrap();
         let log = Log::at(cluster.url("postgres")).unwrap();
         log.run(dump).await.unwrap();
@@ -128,6 +130,9 @@ async fn dumps_of_all_versions_open() {
         assert_eq!(page.events, read.events);
         let next = AppendRequest::builder().event(stream("account-1"), event_of("test.Next", "{}")).build().unwrap();
         assert_eq!(store.append(next).await.unwrap().events[0].version.get(), 3);
+        let letters = store.dead_letters(None, None, PageSize::default()).await.unwrap();
+        assert_eq!(letters.len(), dead_letters);
+        assert!(letters.iter().all(|letter| letter.attempts == 3 && letter.errors == ["outer", "inner"]));
         store.close().await.unwrap();
     }
 }
