@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use std::convert::Infallible;
 use std::time::Duration;
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 /// A store that takes its time, which is virtual here, so that others get in between.
 #[derive(Clone, Default)]
@@ -90,7 +90,7 @@ async fn run(executor: &CommandExecutor<BusyStore>, streams_of: fn(usize) -> Vec
         });
     }
     // Virtual time: it passes only when everybody waits.
-    let all = tokio::time::timeout(Duration::from_secs(3_600), callers.join_all());
+    let all = timeout(Duration::from_secs(3_600), callers.join_all());
     all.await.expect("callers wait for each other").into_iter().sum()
 }
 
@@ -121,4 +121,22 @@ async fn commands_on_several_hot_streams_do_not_wait_for_each_other_in_a_ring() 
         counted += executor.store().stream_version(&stream(name)).await.unwrap().get();
     }
     assert_eq!(counted, 2 * (CALLERS * COMMANDS) as u64);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_command_that_its_caller_does_not_poll_holds_up_nobody_for_ever() {
+    let executor = CommandExecutor::new(BusyStore::default()).retry(RetryPolicy::default().cap(Duration::ZERO));
+    let count = || Box::pin(executor.execute(Count { streams: vec![stream("hot")] }));
+    let (mut left_alone, mut other) = (count(), count());
+    // Both begin to read before either appends, so one of them conflicts and queues up.
+    assert!(timeout(Duration::ZERO, &mut left_alone).await.is_err());
+    assert!(timeout(Duration::ZERO, &mut other).await.is_err());
+    other.await.unwrap();
+    // It finds the conflict, and is left while it reads again: it is its turn.
+    assert!(timeout(LATENCY + LATENCY / 2, &mut left_alone).await.is_err());
+
+    let third = timeout(Duration::from_secs(3_600), count()).await;
+    third.expect("it waits for a command that nobody polls").unwrap();
+    assert_eq!(left_alone.await.unwrap().attempts(), 3, "it was to have its turn when the third came");
+    assert_eq!(executor.store().stream_version(&stream("hot")).await.unwrap().get(), 3);
 }
