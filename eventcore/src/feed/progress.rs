@@ -210,7 +210,7 @@ impl Progress {
             }
             self.0.send_modify(|state| {
                 state.position = state.position.max(seen.position);
-                (state.applied, state.skipped) = (seen.applied, seen.skipped);
+                (state.applied, state.skipped, state.parked) = (seen.applied, seen.skipped, seen.parked);
                 state.activity = seen.activity;
                 state.has_been_live |= seen.has_been_live;
                 (state.as_of, state.rate) = (seen.as_of.or(state.as_of), seen.rate.or(state.rate));

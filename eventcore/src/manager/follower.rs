@@ -65,7 +65,7 @@ pub(super) trait Runner: Send + Sync {
     /// Whether pausing stops the run: a page with durable effects is not held open.
     fn stops_when_paused(&self) -> bool;
 
-    /// The read model: an `Arc<RwLock<P>>`, once there is one.
+    /// The read model: an `Arc<RwLock<P>>`, once there is one that has caught up.
     fn read_model(&self) -> Option<Box<dyn Any + Send>>;
 
     /// How the read model is made anew.
@@ -95,6 +95,7 @@ pub(super) struct RunnerOf<P, B> {
 
 /// The read model that serves, and the one that is about to.
 struct Models<P> {
+    /// Has caught up once: nobody is shown half of one.
     current: Option<Arc<RwLock<P>>>,
     next: Option<(Arc<RwLock<P>>, Progress)>,
 }
@@ -128,9 +129,6 @@ where
         {
             let mut models = lock(&self.models);
             models.serving();
-            if P::Context::DURABLE || models.current.is_none() {
-                models.current = Some(Arc::clone(&read_model));
-            }
             models.next = Some((read_model, session.progress.clone()));
         }
         let config = session.config.run().shutdown(session.stop.clone()).progress(session.progress.clone());

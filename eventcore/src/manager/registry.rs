@@ -266,7 +266,7 @@ where
         let unknown = || ManagerError::Unknown { what: type_name::<P>().to_owned() };
         let maker = self.inner.makers.get(&TypeId::of::<P>()).and_then(|make| make.downcast_ref::<Maker<P>>());
         let projector = maker.ok_or_else(unknown)?();
-        let outcome = run_projection(projector, &self.inner.backend, ProjectionConfig::default()).await;
+        let outcome = run_projection(projector, &self.inner.backend, ProjectionConfig::default().aside()).await;
         outcome.map(|outcome| outcome.projector).map_err(|error| {
             let source = SharedError::new(error);
             ManagerError::Failed { name: follower.name.clone(), source }

@@ -73,6 +73,7 @@ pub struct ProjectionConfig {
     pub(super) progress: Progress,
     pub(super) on_progress: Option<OnProgress>,
     pub(super) progress_interval: Duration,
+    pub(super) aside: bool,
 }
 
 impl Default for ProjectionConfig {
@@ -99,11 +100,18 @@ impl Default for ProjectionConfig {
             progress: Progress::default(),
             on_progress: None,
             progress_interval: Duration::from_secs(1),
+            aside: false,
         }
     }
 }
 
 impl ProjectionConfig {
+    /// A run beside the one that the projection's dead letters are about: it throws none of them away.
+    pub(crate) const fn aside(mut self) -> Self {
+        self.aside = true;
+        self
+    }
+
     /// Follows the log until it is told to stop.
     #[must_use]
     pub const fn continuous(mut self) -> Self {

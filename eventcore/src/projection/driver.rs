@@ -110,6 +110,8 @@ pub(super) struct Run<'b, P: Projector, B: ?Sized> {
     meter: Meter,
     /// The head of the log, as far as it was asked for.
     head: Option<GlobalPosition>,
+    /// Whether this is a look beside another run, which the dead letters are about.
+    aside: bool,
     /// What will be parked if the machine says so: about events of the page that failed.
     letters: Vec<DeadLetter>,
 }
@@ -153,6 +155,7 @@ where
             told: config.on_progress.clone(),
             meter: Meter::new(config.progress_interval),
             head: None,
+            aside: config.aside,
             letters: Vec::new(),
         })
     }
@@ -175,8 +178,12 @@ where
             if time_passed {
                 now = started.elapsed();
             }
-            let signals =
-                Signals { now, stop: self.shutdown.is_set(), lost: self.lost.as_ref().is_some_and(CancelFlag::is_set) };
+            let stop = match input {
+                // Workers may have heard of it, and ended, before the flag is set.
+                ProjectionInput::AppliedParts(_) => self.shutdown.token().is_cancelled(),
+                _ => self.shutdown.is_set(),
+            };
+            let signals = Signals { now, stop, lost: self.lost.as_ref().is_some_and(CancelFlag::is_set) };
             // Only the delay before another attempt has a random part.
             let retry = matches!(input, ProjectionInput::Applied(Applied::Retry(_) | Applied::RetryThenDeadLetter));
             let jitter = if retry { fastrand::f64() } else { 0.0 };
@@ -310,6 +317,9 @@ where
     /// The checkpoint. What comes after it comes again, so letters about that are of no use any more.
     async fn resume(&mut self) -> Result<Option<Checkpoint>, CheckpointError> {
         let checkpoint = self.backend.resume(&self.name).await?;
+        if self.aside {
+            return Ok(checkpoint);
+        }
         let after = checkpoint.as_ref().and_then(|checkpoint| checkpoint.cursor).map(|cursor| cursor.position);
         let id = after.map(|position| DeadLetterId { handler: self.name.clone(), position });
         let one = PageSize::try_new(1).unwrap_or_default();

@@ -2,9 +2,10 @@
 
 use crate::troubled_store::TroubledStore;
 use eventcore::{
-    Activity, AppendRequest, Backend, Event, EventId, EventMetadata, EventStore, GlobalPosition, InMemory, LiveConfig,
-    LiveState, ManagerError, NewEvent, Progress, ProjectionConfig, ProjectionManager, ProjectionState, Projector,
-    RebuildState, RecordedEvent, StreamId, run_projection,
+    Activity, AppendRequest, Backend, DeadLetterStore, Event, EventId, EventMetadata, EventStore, FailureContext,
+    FailureStrategy, GlobalPosition, InMemory, LiveConfig, LiveState, ManagerError, NewEvent, PageSize, Progress,
+    ProjectionConfig, ProjectionManager, ProjectionState, Projector, RebuildState, RecordedEvent, StreamId,
+    run_projection,
 };
 use eventcore_memory::MemoryEventStore;
 use serde::{Deserialize, Serialize};
@@ -371,6 +372,63 @@ async fn the_old_read_model_serves_until_the_new_one_has_caught_up() {
     live.wait_for(head).await.unwrap();
     assert_eq!(manager.live::<Sum>().await.unwrap().total, 501);
     assert_eq!(manager.status().await.unwrap()[0].restarts, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn half_a_read_model_is_shown_to_nobody() {
+    let store = MemoryEventStore::new();
+    append(&store, [1, 2, 3]).await;
+    let manager = ProjectionManager::builder(store.clone()).register(sum(&Arc::default())).unwrap().build();
+    manager.pause("sum").unwrap();
+    let live = manager.start_live().unwrap();
+    // Time passes only when nothing else is left to do, so the run has begun and waits by then.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(matches!(manager.status().await.unwrap()[0].state, ProjectionState::Paused));
+    assert_eq!(manager.live::<Sum>().await.unwrap().total, 6, "paused before it had caught up");
+    live.shutdown().await.unwrap();
+}
+
+/// Gives up on events that fail.
+#[derive(Clone)]
+struct GivesUp(Sum);
+
+impl Projector for GivesUp {
+    type Event = Happened;
+    type Error = OnPurpose;
+    type Context = InMemory;
+
+    fn name(&self) -> &str {
+        "gives up"
+    }
+
+    async fn apply(&mut self, event: &RecordedEvent<Happened>, context: &mut InMemory) -> Result<(), OnPurpose> {
+        self.0.apply(event, context).await
+    }
+
+    fn on_error(&mut self, _: &FailureContext<'_, OnPurpose>) -> FailureStrategy {
+        FailureStrategy::DeadLetter
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_look_beside_the_live_projection_throws_none_of_its_dead_letters_away() {
+    let store = MemoryEventStore::new();
+    append(&store, [1, 2, 4]).await;
+    let trouble = Arc::new(Trouble::default());
+    trouble.failures.store(1, Ordering::SeqCst);
+    let make = sum(&trouble);
+    let builder = ProjectionManager::builder(store.clone()).register(move || GivesUp(make()));
+    let manager = builder.unwrap().build();
+    let live = manager.start_live().unwrap();
+    live.wait_until_caught_up().await.unwrap();
+    assert_eq!(manager.live::<GivesUp>().await.unwrap().0.total, 6, "all but the first one");
+
+    // Not live, so the look is a run of its own. The event does not fail there, but the live read model still lacks it.
+    manager.pause("gives up").unwrap();
+    assert_eq!(manager.projection::<GivesUp>().await.unwrap().0.total, 7);
+    let letters = store.dead_letters(None, None, PageSize::default()).await.unwrap();
+    assert_eq!(letters.len(), 1, "the letter about what the live read model lacks is gone");
+    live.shutdown().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

@@ -11,8 +11,10 @@ use eventcore::{
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
+use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 use tokio::sync::Barrier;
 use tokio_util::sync::CancellationToken;
@@ -594,4 +596,58 @@ async fn a_panic_of_any_worker_is_a_panic_of_the_run() {
         });
         assert!(run.await.unwrap_err().is_panic());
     }
+}
+
+/// Takes some time for each event, and tells when it begins.
+struct Slowly(mpsc::Sender<()>);
+
+impl Projector for Slowly {
+    type Event = Happened;
+    type Error = OnPurpose;
+    type Context = InMemory;
+
+    fn name(&self) -> &str {
+        "slowly"
+    }
+
+    async fn apply(&mut self, _: &RecordedEvent<Happened>, _: &mut InMemory) -> Result<(), OnPurpose> {
+        self.0.send(()).unwrap();
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        Ok(())
+    }
+}
+
+/// Keeps who wakes it until the other end is dropped.
+struct Keeps(Mutex<mpsc::Receiver<()>>);
+
+impl Wake for Keeps {
+    fn wake(self: Arc<Self>) {
+        let _ = self.0.lock().unwrap().recv();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_that_the_workers_hear_of_before_the_run_does_is_a_stop() {
+    let store = store_with(&APART, 200).await;
+    let shutdown = CancellationToken::new();
+    // Told of the stop after the workers and before the run, whom it does not let be told before it has ended.
+    let (ended, has_ended) = mpsc::channel();
+    let mut between = pin!(shutdown.child_token().cancelled_owned());
+    let keeps = Waker::from(Arc::new(Keeps(Mutex::new(has_ended))));
+    assert!(between.as_mut().poll(&mut Context::from_waker(&keeps)).is_pending());
+    let (begin, begun) = mpsc::channel();
+    let stopping = std::thread::spawn({
+        let shutdown = shutdown.clone();
+        move || {
+            begun.recv().unwrap();
+            shutdown.cancel();
+            // The projectors go on to tell.
+            begun.iter().for_each(drop);
+        }
+    });
+    let config = pages_of(1_000).shutdown(shutdown.clone()).partitions(partitions(2));
+    let outcome = run_partitioned(move |_| Slowly(begin.clone()), &store, config).await;
+    drop(ended);
+    outcome.expect("a stop is no error");
+    stopping.join().unwrap();
 }
