@@ -92,17 +92,67 @@ pub struct ConnectError {
 /// # Errors
 /// [`ConnectError`] with what the adapter says.
 pub async fn connect(url: &StoreUrl) -> Result<Arc<dyn Backend>, ConnectError> {
+    Ok(open(url).await?.backend())
+}
+
+/// A store, known by its adapter: what depends on its transactions needs that.
+#[derive(Clone)]
+#[non_exhaustive]
+pub enum OpenStore {
+    /// In RAM.
+    Memory(MemoryEventStore),
+    /// In a file.
+    Sqlite(SqliteEventStore),
+    /// On a PostgreSQL server.
+    Postgres(PostgresEventStore),
+}
+
+impl OpenStore {
+    /// The store, behind the one type.
+    #[must_use]
+    pub fn backend(&self) -> Arc<dyn Backend> {
+        match self {
+            Self::Memory(store) => Arc::new(store.clone()),
+            Self::Sqlite(store) => Arc::new(store.clone()),
+            Self::Postgres(store) => Arc::new(store.clone()),
+        }
+    }
+}
+
+/// There is nothing at the path.
+#[derive(Debug, Error)]
+#[error("there is no such file; opening an account makes one")]
+struct NoFile;
+
+impl StoreUrl {
+    /// Makes sure that opening the store would not make a new one, as far as that can be told without opening it.
+    ///
+    /// # Errors
+    /// [`ConnectError`] if there is no file.
+    pub fn must_exist(&self) -> Result<(), ConnectError> {
+        match self {
+            Self::Sqlite(path) if !path.exists() => Err(ConnectError { url: self.clone(), source: NoFile.into() }),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Opens the store that a URL names.
+///
+/// # Errors
+/// [`ConnectError`] with what the adapter says.
+pub async fn open(url: &StoreUrl) -> Result<OpenStore, ConnectError> {
     let failed = |source| ConnectError { url: url.clone(), source };
     match url {
-        StoreUrl::Memory => Ok(Arc::new(MemoryEventStore::new())),
+        StoreUrl::Memory => Ok(OpenStore::Memory(MemoryEventStore::new())),
         StoreUrl::Sqlite(path) => match SqliteEventStore::open(path).await {
-            Ok(store) => Ok(Arc::new(store)),
+            Ok(store) => Ok(OpenStore::Sqlite(store)),
             Err(source) => Err(failed(source.into())),
         },
         StoreUrl::Postgres(database) => {
             let config = PostgresConfig::default().migrate_on_connect(true);
             match PostgresEventStore::connect(database, config).await {
-                Ok(store) => Ok(Arc::new(store)),
+                Ok(store) => Ok(OpenStore::Postgres(store)),
                 Err(source) => Err(failed(source.into())),
             }
         }

@@ -14,4 +14,4 @@ pub mod import;
 
 mod connect;
 
-pub use connect::{ConnectError, StoreUrl, UnknownStore, connect};
+pub use connect::{ConnectError, OpenStore, StoreUrl, UnknownStore, connect, open};

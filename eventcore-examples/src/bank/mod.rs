@@ -36,6 +36,7 @@ mod event;
 mod ids;
 mod money;
 mod projections;
+mod table;
 
 pub use account::{Account, Accounts};
 pub use commands::{
@@ -47,3 +48,4 @@ pub use event::{BankEvent, Booking, Overdraft};
 pub use ids::{AccountId, Owner, TransferId};
 pub use money::{Balance, Money};
 pub use projections::{AccountBalance, Balances, DailyBalances};
+pub use table::{BalanceTable, TableError, TableStore};

@@ -394,3 +394,138 @@ fn interrupted_it_finishes_what_is_in_flight_and_goes_on_when_run_again() {
     let rest = bank.run(&["import", "trans.asc"]);
     assert_eq!((rest.stdout, rest.status), (file.summary(1_000 - first, first, 0), Some(0)));
 }
+
+/// A program that goes on until it is told to stop, and what it prints.
+struct Running {
+    child: Child,
+    lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
+}
+
+impl Running {
+    fn start(bank: &Bank, arguments: &[&str]) -> Self {
+        let mut command = bank.command(arguments);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        Self { child, lines }
+    }
+
+    /// Reads lines until this one.
+    fn until(&mut self, wanted: &str) {
+        loop {
+            let line = self.lines.next().unwrap_or_else(|| panic!("it ended before {wanted:?}")).unwrap();
+            if line == wanted {
+                return;
+            }
+        }
+    }
+
+    fn signal(&self, name: &str) {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args([name, &id]).status().unwrap().success());
+    }
+
+    fn end(self) -> Answer {
+        drop(self.lines);
+        Answer::of(self.child.wait_with_output().unwrap())
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_watcher_shows_what_other_processes_transfer_and_ends_cleanly() {
+    let bank = Bank::new();
+    bank.ok(&["open", "alice"]);
+    bank.ok(&["open", "bob"]);
+    bank.ok(&["deposit", "alice", "10"]);
+    for signal in ["-INT", "-TERM"] {
+        let mut watcher = Running::start(&bank, &["watch"]);
+        watcher.until("bob 0.00");
+        bank.ok(&["transfer", "alice", "bob", "2.50"]);
+        watcher.until("bob 2.50");
+        bank.ok(&["transfer", "bob", "alice", "2.50"]);
+        watcher.until("bob 0.00");
+        watcher.signal(signal);
+        let answer = watcher.end();
+        assert_eq!((answer.status, answer.stderr.as_str()), (Some(0), ""), "{signal}");
+    }
+}
+
+/// What a word stands before in a line of a table, by the table's first column.
+fn row<'a>(table: &'a str, name: &str) -> Vec<&'a str> {
+    let mut rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    rows.find(|row| row.first() == Some(&name)).unwrap_or_else(|| panic!("no {name} in {table}"))
+}
+
+#[test]
+fn the_table_of_balances_is_rebuilt_and_its_lag_is_told() {
+    let file = GeneratedFile::new(800, 20);
+    let bank = Bank::new();
+    bank.write("trans.asc", file.text());
+    bank.ok(&["import", "trans.asc"]);
+    assert!(bank.ok(&["projections"]).contains("no projection keeps anything"));
+    for _ in 0..2 {
+        let said = bank.ok(&["rebuild"]);
+        assert!(said.starts_with("bank-balances was rebuilt: position 820 in "), "{said}");
+    }
+    let projections = bank.ok(&["projections"]);
+    assert_eq!(row(&projections, "bank-balances")[1..4], ["820", "820", "0"], "{projections}");
+    bank.ok(&["open", "alice"]);
+    bank.ok(&["deposit", "alice", "1"]);
+    let projections = bank.ok(&["projections"]);
+    assert_eq!(row(&projections, "bank-balances")[1..4], ["820", "822", "2"], "{projections}");
+    // The table holds what the log does.
+    bank.ok(&["rebuild"]);
+    let raw = eventcore_sqlite::rusqlite::Connection::open(bank.path("bank.db")).unwrap();
+    let sum = "select sum(minor_units), count(*) from bank_balances";
+    let (sum, accounts): (i64, i64) = raw.query_row(sum, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+    let balances = bank.ok(&["balances"]);
+    let total = row(&balances, "total")[1].replace('.', "");
+    assert_eq!((sum.to_string(), accounts), (total, 21));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_rebuild_killed_or_interrupted_leaves_the_table_whole_and_goes_on() {
+    let file = GeneratedFile::new(3_000, 40);
+    let bank = Bank::new();
+    bank.write("trans.asc", file.text());
+    bank.ok(&["import", "trans.asc"]);
+    bank.ok(&["rebuild"]);
+    let held = || {
+        let raw = eventcore_sqlite::rusqlite::Connection::open(bank.path("bank.db")).unwrap();
+        raw.busy_timeout(Duration::from_secs(60)).unwrap();
+        let sum = "select count(*), sum(minor_units) from bank_balances";
+        raw.query_row(sum, [], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?))).unwrap()
+    };
+    let whole = held();
+    assert_eq!(whole.0, 40);
+    for signal in ["-KILL", "-TERM", "-INT", "-KILL"] {
+        let mut rebuild = bank.command(&["rebuild"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        // However far it comes until it is told to stop, or whether it is done before that.
+        while rebuild.try_wait().unwrap().is_none() {
+            assert_eq!(held(), whole);
+            if fastrand::u8(..) < 8 {
+                let id = rebuild.id().to_string();
+                // It may have ended by itself in between.
+                let _ = Command::new("kill").args([signal, &id]).stderr(Stdio::null()).status().unwrap();
+                break;
+            }
+        }
+        rebuild.wait().unwrap();
+        assert_eq!(held(), whole, "after {signal}");
+    }
+    assert!(bank.ok(&["rebuild"]).contains("position 3040"));
+    assert_eq!(held(), whole);
+}
+
+#[test]
+fn looking_at_a_store_that_does_not_exist_makes_none() {
+    let bank = Bank::new();
+    for arguments in [&["balances"][..], &["watch"], &["projections"], &["rebuild"], &["history", "alice"]] {
+        let answer = bank.run(arguments);
+        assert_eq!((answer.status, answer.stdout.as_str()), (Some(1), ""), "{arguments:?}");
+        let said = "bank: cannot open sqlite:bank.db: there is no such file; opening an account makes one\n";
+        assert_eq!(answer.stderr, said, "{arguments:?}");
+    }
+    assert_eq!(fs::read_dir(bank.directory.path()).unwrap().count(), 0, "nothing was made");
+}

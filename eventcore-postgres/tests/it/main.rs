@@ -19,6 +19,7 @@ mod pages;
 mod processes;
 mod proxy;
 mod reading;
+mod rebuilding;
 mod restore;
 mod statements;
 mod throughput;

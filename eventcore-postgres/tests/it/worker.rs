@@ -51,6 +51,10 @@ fn process() {
             "race" => race(store).await,
             "hot" => hot(store).await,
             "project" => project(log, store).await,
+            "rebuild" => {
+                let told_to_end = async { tokio::task::spawn_blocking(|| while told() {}).await.unwrap() };
+                crate::rebuilding::rebuild(log, store, told_to_end).await;
+            }
             "be killed" => crate::kills::work(log, store).await,
             other => panic!("no such part: {other}"),
         }

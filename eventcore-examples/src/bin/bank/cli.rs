@@ -19,6 +19,8 @@ Examples:
   bank open bob && bank transfer alice bob 25.50
   bank balances
   bank history alice
+  bank watch                                      see the balances change while others transfer
+  bank rebuild && bank projections
   bank --store sqlite:b.db import trans.asc       import transactions; repeat it as often as you like
 
 Exit status:
@@ -26,7 +28,7 @@ Exit status:
   1    refused or failed; standard error says why
   2    imported to the end, but some lines were malformed or refused
   64   the command line makes no sense
-  130  stopped by Ctrl-C; an import goes on where it stopped when it is run again";
+  130  stopped by Ctrl-C or SIGTERM; an import or a rebuild goes on where it stopped when it is run again";
 
 /// A small bank on an event store.
 ///
@@ -48,6 +50,12 @@ pub(crate) enum Request {
     Import(Import),
     /// Print what every account holds
     Balances,
+    /// Show what every account holds, and show it anew whenever that changes, until Ctrl-C
+    Watch,
+    /// Print how far the projections have come that keep something in the store
+    Projections,
+    /// Build the table of balances in the store anew, beside the one that serves; stopped, it goes on next time
+    Rebuild,
     /// Print everything that happened to an account
     History {
         /// The account
@@ -61,6 +69,13 @@ pub(crate) enum Request {
     Withdraw(Movement),
     /// Move money from one account to another
     Transfer(Transfer),
+}
+
+impl Request {
+    /// Whether it makes no sense on a store that does not exist yet.
+    pub(crate) const fn only_looks(&self) -> bool {
+        matches!(self, Self::Balances | Self::Watch | Self::Projections | Self::Rebuild | Self::History { .. })
+    }
 }
 
 #[derive(Debug, Args)]

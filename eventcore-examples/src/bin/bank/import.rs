@@ -2,6 +2,7 @@
 
 use crate::Exit;
 use crate::cli::Import;
+use crate::interrupt::asked_to_stop;
 use crate::output::{Failure, chain, note, say};
 use eventcore::{Backend, CommandError};
 use eventcore_examples::bank::BankError;
@@ -63,12 +64,12 @@ fn progress_bar(size: u64) -> ProgressBar {
     bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
-/// The first Ctrl-C lets what is in flight finish; a second one ends the program at once, which loses nothing either.
+/// The first Ctrl-C or SIGTERM lets what is in flight finish; a second one ends the program at once, which loses nothing either.
 async fn stop_at_interrupt(stop: CancellationToken, bar: ProgressBar) -> Infallible {
-    if tokio::signal::ctrl_c().await.is_ok() {
+    if asked_to_stop().await.is_ok() {
         stop.cancel();
         bar.suspend(|| note("bank: finishing what is in flight; press Ctrl-C again to leave at once"));
-        if tokio::signal::ctrl_c().await.is_ok() {
+        if asked_to_stop().await.is_ok() {
             std::process::exit(Exit::Interrupted as i32);
         }
     }

@@ -7,12 +7,16 @@ mod cli;
 mod demo;
 mod history;
 mod import;
+mod interrupt;
 mod output;
+mod projections;
+mod rebuild;
+mod watch;
 
 use clap::Parser;
 use cli::{Cli, Request};
 use eventcore::Backend;
-use eventcore_examples::{StoreUrl, connect};
+use eventcore_examples::{OpenStore, StoreUrl, open};
 use output::Failure;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -28,7 +32,7 @@ enum Exit {
     RowsLeftOut = 2,
     /// The command line makes no sense. As `sysexits.h` has it, since 2 has a meaning here.
     Usage = 64,
-    /// Stopped by Ctrl-C.
+    /// Stopped by Ctrl-C, or by being told to terminate.
     Interrupted = 130,
 }
 
@@ -63,8 +67,13 @@ async fn run(cli: Cli) -> Result<Exit, Failure> {
     let Some(request) = cli.request else {
         return demo::run(cli.store).await;
     };
-    let backend = connect(&cli.store.unwrap_or_else(|| StoreUrl::Sqlite(cli::DEFAULT_FILE.into()))).await?;
-    let done = perform(request, Arc::clone(&backend)).await;
+    let url = cli.store.unwrap_or_else(|| StoreUrl::Sqlite(cli::DEFAULT_FILE.into()));
+    if request.only_looks() {
+        url.must_exist()?;
+    }
+    let store = open(&url).await?;
+    let backend = store.backend();
+    let done = perform(request, store, Arc::clone(&backend)).await;
     // What was answered is durable already; closing waits for the rest of the store's own work.
     let closed = backend.close().await;
     let exit = done?;
@@ -72,10 +81,13 @@ async fn run(cli: Cli) -> Result<Exit, Failure> {
     Ok(exit)
 }
 
-async fn perform(request: Request, backend: Arc<dyn Backend>) -> Result<Exit, Failure> {
+async fn perform(request: Request, store: OpenStore, backend: Arc<dyn Backend>) -> Result<Exit, Failure> {
     match request {
         Request::Import(arguments) => import::run(arguments, backend).await,
         Request::Balances => balances::run(&backend).await,
+        Request::Watch => watch::run(&backend).await,
+        Request::Projections => projections::run(&backend).await,
+        Request::Rebuild => rebuild::run(store).await,
         Request::History { account } => history::run(&backend, &account).await,
         Request::Open(arguments) => book::open(&backend, arguments).await,
         Request::Deposit(arguments) => book::deposit(&backend, arguments).await,
