@@ -62,6 +62,7 @@ async fn a_server_that_restarts_is_seen_by_live_projections_and_nothing_is_misse
     // Who writes is more patient.
     let writer = PostgresEventStore::connect(&log.url, log.config()).await.unwrap();
     append(&writer, 5).await;
+    writer.close().await.unwrap();
 
     let (hold, held) = watch::channel(false);
     let quick = LiveConfig::default().reconnect_delay(Duration::from_millis(20), Duration::from_millis(100));
@@ -89,6 +90,8 @@ async fn a_server_that_restarts_is_seen_by_live_projections_and_nothing_is_misse
     // The server is back, and has more to tell, before the store reaches it again.
     proxy.bar(log.schema.as_str());
     cluster.start_again().unwrap();
+    // Another one: on a connection that the crash broke, nobody would know what became of an append.
+    let writer = PostgresEventStore::connect(&log.url, log.config()).await.unwrap();
     append(&writer, 5).await;
     // What comes next can take as little time as it wants: it is held there until it was seen.
     hold.send_replace(true);
