@@ -153,6 +153,7 @@ impl<C: CommandLogic> Scenario<C> {
                     appending.appended(self.places(&decided), &mut entropy)
                 }
                 DecisionStep::Wait(waiting) => waiting.waited(),
+                DecisionStep::Recall(recalling) => recalling.recalled(None, &mut entropy),
                 DecisionStep::Load(loading) => loading.loaded(Ok(None)),
                 DecisionStep::Keep(keeping) => keeping.kept(),
                 DecisionStep::Done(result) => return Decision { outcome: result.map(|_| decided) },

@@ -284,6 +284,10 @@ macro_rules! __for_each_case {
                 a_snapshot_of_no_use_is_passed_over
                 a_snapshot_of_a_store_set_back_is_noticed
                 commands_under_contention_begin_from_snapshots_and_lose_nothing
+                commands_with_a_state_cache_decide_as_without
+                a_cached_state_that_is_out_of_date_is_never_answered
+                a_replay_on_a_cached_state_answers_its_receipt
+                withdrawals_with_state_caches_never_overdraw
             }
             projecting: Nothing {
                 a_batch_applies_every_event_in_order

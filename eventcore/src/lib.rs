@@ -14,7 +14,8 @@
 //!   [`CommandId`], [`EventType`], [`Timestamp`]. Each is validated when it is made and says what was wrong.
 //! - Events: [`derive(Event)`](derive@Event) and the trait [`Event`], [`RecordedEvent`], [`EventMetadata`].
 //! - Commands: [`derive(Command)`](derive@Command), [`CommandLogic`], [`execute`], [`CommandExecutor`], [`RetryPolicy`].
-//! - Snapshots of command state: [`StateFold::with_snapshots`], [`CommandExecutor::snapshots`], [`SnapshotPolicy`].
+//! - Snapshots of command state: [`StateFold::with_snapshots`], [`CommandExecutor::snapshots`], [`SnapshotPolicy`];
+//!   kept in memory: [`StateFold::by_state`], [`CommandExecutor::state_cache`].
 //! - Projections: [`Projector`], [`run_projection`], [`ProjectionConfig`], [`EventFilter`], [`reset_projection`]; split
 //!   over workers by stream: [`run_partitioned`]; many at once, supervised: [`ProjectionManager`].
 //! - Events that a projection gave up on: [`FailureStrategy::DeadLetter`], [`DeadLetter`], [`replay_dead_letter`].

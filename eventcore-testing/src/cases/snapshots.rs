@@ -1,4 +1,5 @@
-//! Snapshots: whole ones are stored, and commands that begin from them decide as if there were none.
+//! Snapshots and cached states: whole snapshots are stored, and commands that begin from what was kept decide as if nothing
+//! were.
 
 use crate::Environment;
 use crate::domain::{Balances, Deposit, Money, Refusal, SumUp, Transfer, Withdraw};
@@ -357,5 +358,87 @@ pub(crate) async fn commands_under_contention_begin_from_snapshots_and_lose_noth
     }
     let expected = Refusal::InsufficientFunds { account: account.clone(), balance: balances.of(&account), needed };
     ensure_matches!(answer, Err(CommandError::Rejected(refusal)) if *refusal == expected, "decided on all events");
+    Ok(())
+}
+
+pub(crate) async fn commands_with_a_state_cache_decide_as_without(env: &Environment) -> Outcome {
+    let plain = env.fresh().await?;
+    let expected = business(&CommandExecutor::new(Arc::clone(&plain))).await?;
+    for states in [1, 4, 100] {
+        let cached = env.fresh().await?;
+        let executor = CommandExecutor::new(Arc::clone(&cached)).state_cache(states);
+        ensure_eq!(business(&executor).await?, expected, "answers with {states} states cached");
+        ensure_eq!(facts(&cached).await?, facts(&plain).await?, "events with {states} states cached");
+        let both = CommandExecutor::new(env.fresh().await?).state_cache(states).snapshots(eager());
+        ensure_eq!(business(&both).await?, expected, "answers with {states} states cached and snapshots");
+    }
+    Ok(())
+}
+
+pub(crate) async fn a_cached_state_that_is_out_of_date_is_never_answered(env: &Environment) -> Outcome {
+    let store = env.fresh().await?;
+    let account = stream("a")?;
+    let executor = CommandExecutor::new(Arc::clone(&store)).state_cache(10);
+    executor.execute(Deposit { account: account.clone(), amount: 10 }).await?;
+    // Somebody else makes possible what the cached state would reject, and impossible what it would accept.
+    execute(&store, Deposit { account: account.clone(), amount: 90 }).await?;
+    let outcome = executor.execute(Withdraw { account: account.clone(), amount: 100 }).await?;
+    ensure_eq!((outcome.attempts(), outcome.version_of(&account).map(|v| v.get())), (1, Some(3)), "decisions, version");
+    executor.execute(Deposit { account: account.clone(), amount: 50 }).await?;
+    execute(&store, Withdraw { account: account.clone(), amount: 50 }).await?;
+    let rejected = executor.execute(Withdraw { account: account.clone(), amount: 50 }).await;
+    let expected = Refusal::InsufficientFunds { account, balance: 0, needed: 50 };
+    ensure_matches!(rejected, Err(CommandError::Rejected(refusal)) if *refusal == expected, "decided on what is left");
+    Ok(())
+}
+
+pub(crate) async fn a_replay_on_a_cached_state_answers_its_receipt(env: &Environment) -> Outcome {
+    let store = env.fresh().await?;
+    let account = stream("a")?;
+    let executor = CommandExecutor::new(Arc::clone(&store)).state_cache(10);
+    executor.execute(Deposit { account: account.clone(), amount: 100 }).await?;
+    // One of which the cached state would accept another, one that it would reject.
+    for amount in [30, 60] {
+        let context = CommandContext::new().command_id(CommandId::new(format!("withdrawal of {amount}"))?);
+        let withdraw = Withdraw { account: account.clone(), amount };
+        let first = executor.execute_with(context.clone(), withdraw.clone()).await?;
+        let again = executor.execute_with(context.clone(), withdraw).await?;
+        ensure_eq!((first.replayed(), again.replayed()), (false, true), "replays");
+        ensure_eq!(again.events(), first.events(), "where the events are");
+        let other = executor.execute_with(context, Deposit { account: account.clone(), amount }).await;
+        ensure_matches!(other, Err(CommandError::Store(EventStoreError::CommandIdReused { .. })), "another command");
+    }
+    ensure_eq!(store.stream_version(&account).await?.get(), 3, "version of the account");
+    Ok(())
+}
+
+pub(crate) async fn withdrawals_with_state_caches_never_overdraw(env: &Environment) -> Outcome {
+    let store = env.fresh().await?;
+    let account = stream("a")?;
+    execute(&store, Deposit { account: account.clone(), amount: 20 }).await?;
+    let retry = eventcore::RetryPolicy::default()
+        .max_attempts(eventcore::MaxAttempts::try_new(10_000)?)
+        .cap(std::time::Duration::from_millis(5));
+    // As two processes with three tasks each.
+    let executors: Vec<_> = (0..2)
+        .map(|_| CommandExecutor::new(FaultyStore::new(Arc::clone(&store))).retry(retry).state_cache(10))
+        .collect();
+    let answers = together((0..6).map(|task| {
+        let (executor, account) = (executors[task % 2].clone(), account.clone());
+        async move {
+            let mut accepted = 0;
+            for _ in 0..5 {
+                match executor.execute(Withdraw { account: account.clone(), amount: 1 }).await {
+                    Ok(_) => accepted += 1,
+                    Err(CommandError::Rejected(Refusal::InsufficientFunds { balance: 0, .. })) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            Ok(accepted)
+        }
+    }))
+    .await?;
+    ensure_eq!(answers.iter().sum::<i64>(), 20, "withdrawals of 1 accepted, with a balance of 20");
+    ensure_eq!(store.stream_version(&account).await?.get(), 21, "version of the account");
     Ok(())
 }

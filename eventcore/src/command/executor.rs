@@ -1,5 +1,6 @@
 //! The driver of the decision machine: performs its effects.
 
+use super::cache::StateCache;
 use super::machine::{DecisionOptions, DecisionStep, Entropy, decide_with};
 use super::queues::StreamQueues;
 use super::snapshot_writer::SnapshotWriter;
@@ -18,14 +19,21 @@ pub struct CommandExecutor<S> {
     store: S,
     retry: RetryPolicy,
     queues: Arc<StreamQueues>,
+    kept: Kept,
+}
+
+/// What is kept between executions.
+#[derive(Clone, Default)]
+struct Kept {
     snapshots: Option<Arc<SnapshotWriter>>,
+    states: Option<Arc<StateCache>>,
 }
 
 impl<S: EventStore> CommandExecutor<S> {
     /// An executor with the default retry policy. `store` is an adapter, a reference or an `Arc` of one.
     #[must_use]
     pub fn new(store: S) -> Self {
-        Self { store, retry: RetryPolicy::default(), queues: Arc::default(), snapshots: None }
+        Self { store, retry: RetryPolicy::default(), queues: Arc::default(), kept: Kept::default() }
     }
 
     /// Sets how often and how soon conflicts and an unavailable store are tried again.
@@ -56,20 +64,40 @@ impl<S: EventStore> CommandExecutor<S> {
     where
         S: SnapshotStore + Clone + 'static,
     {
-        self.snapshots = Some(Arc::new(SnapshotWriter::new(Arc::new(self.store.clone()), policy)));
+        self.kept.snapshots = Some(Arc::new(SnapshotWriter::new(Arc::new(self.store.clone()), policy)));
+        self
+    }
+
+    /// Keeps the states of commands that allow it ([`StateFold::by_state`](super::StateFold)) in memory, at most so many,
+    /// those used lately: a command on streams that nobody else has changed needs no read.
+    ///
+    /// Only an append that finds every stream as it was folded is ever answered; a rejection or a decision to do nothing is
+    /// decided again on a fresh read. So another process that appends too costs reads and nothing else. Do not use it where
+    /// the log may be set back under a running process, as by a failover to a replica that lags: events that are lost then
+    /// stay in states until the process starts anew.
+    ///
+    /// ```
+    /// # use eventcore::CommandExecutor;
+    /// # use eventcore_memory::MemoryEventStore;
+    /// let executor = CommandExecutor::new(MemoryEventStore::new()).state_cache(10_000);
+    /// # drop(executor);
+    /// ```
+    #[must_use]
+    pub fn state_cache(mut self, states: usize) -> Self {
+        self.kept.states = Some(Arc::new(StateCache::new(states)));
         self
     }
 
     /// Waits until every snapshot that was due is stored or given up.
     pub async fn flush(&self) {
-        if let Some(snapshots) = &self.snapshots {
+        if let Some(snapshots) = &self.kept.snapshots {
             snapshots.flush().await;
         }
     }
 
     /// Stores the snapshots that are queued, and takes none from now on. Commands are executed as before.
     pub async fn shut_down(&self) {
-        if let Some(snapshots) = &self.snapshots {
+        if let Some(snapshots) = &self.kept.snapshots {
             snapshots.shut_down().await;
         }
     }
@@ -100,7 +128,7 @@ impl<S: EventStore> CommandExecutor<S> {
         context: CommandContext,
         command: C,
     ) -> Result<ExecutionOutcome, CommandError<C::Error>> {
-        drive(&self.store, &self.queues, self.snapshots.as_deref(), context, self.retry, command).await
+        drive(&self.store, &self.queues, &self.kept, context, self.retry, command).await
     }
 }
 
@@ -109,7 +137,7 @@ impl<S: fmt::Debug> fmt::Debug for CommandExecutor<S> {
         f.debug_struct("CommandExecutor")
             .field("store", &self.store)
             .field("retry", &self.retry)
-            .field("snapshots", &self.snapshots.as_ref().map(|snapshots| snapshots.policy()))
+            .field("snapshots", &self.kept.snapshots.as_ref().map(|snapshots| snapshots.policy()))
             .finish_non_exhaustive()
     }
 }
@@ -123,13 +151,14 @@ pub async fn execute<C: CommandLogic, S: EventStore + ?Sized>(
     store: &S,
     command: C,
 ) -> Result<ExecutionOutcome, CommandError<C::Error>> {
-    drive(store, &StreamQueues::default(), None, CommandContext::new(), RetryPolicy::default(), command).await
+    drive(store, &StreamQueues::default(), &Kept::default(), CommandContext::new(), RetryPolicy::default(), command)
+        .await
 }
 
 async fn drive<C: CommandLogic, S: EventStore + ?Sized>(
     store: &S,
     queues: &StreamQueues,
-    snapshots: Option<&SnapshotWriter>,
+    kept: &Kept,
     context: CommandContext,
     retry: RetryPolicy,
     command: C,
@@ -138,12 +167,21 @@ async fn drive<C: CommandLogic, S: EventStore + ?Sized>(
         tracing::debug_span!("execute", command = C::command_type(), command_id = context.id().map(|id| id.as_str()));
     async {
         let mut entropy = SystemEntropy;
-        let options = DecisionOptions { retry, snapshots: snapshots.map(SnapshotWriter::policy) };
+        let (snapshots, cache) = (kept.snapshots.as_deref(), kept.states.as_deref());
+        let options =
+            DecisionOptions { retry, snapshots: snapshots.map(SnapshotWriter::policy), cache: cache.is_some() };
         let mut step = decide_with(command, context, options);
         let mut turn = None;
         let mut contended = None;
         loop {
             step = match step {
+                DecisionStep::Recall(recalling) => {
+                    // Whoever waits for his turn finds the state of the one before him.
+                    drop(turn.take());
+                    turn = Some(queues.turn(recalling.streams(), contended.as_ref()).await);
+                    let state = cache.and_then(|cache| cache.get(recalling.key()));
+                    recalling.recalled(state, &mut entropy)
+                }
                 DecisionStep::Load(loading) => {
                     let loaded = match snapshots {
                         Some(snapshots) => snapshots.load(loading.key()).await,
@@ -174,6 +212,9 @@ async fn drive<C: CommandLogic, S: EventStore + ?Sized>(
                 DecisionStep::Keep(mut keeping) => {
                     if let (Some(snapshots), Some(snapshot)) = (snapshots, keeping.snapshot()) {
                         snapshots.store(snapshot);
+                    }
+                    if let (Some(cache), Some((key, state))) = (cache, keeping.state()) {
+                        cache.put(key, state);
                     }
                     keeping.kept()
                 }

@@ -1,10 +1,14 @@
 //! How a command's state is folded, and whether it may be kept between executions.
 
 use super::CommandLogic;
+use super::cache::CachedState;
+use super::known::Known;
 use crate::{Event, RecordedEvent, SnapshotSchema, StreamState};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::any::TypeId;
 use std::error::Error as StdError;
+use std::sync::Arc;
 use uuid::Uuid;
 
 /// A state that can be stored and read again later.
@@ -81,6 +85,12 @@ pub struct StateFold<C: CommandLogic>(Option<OwnFold<C>>);
 /// The fold of a state that does not depend on the command.
 pub(crate) struct OwnFold<C: CommandLogic> {
     pub(crate) apply: fn(&mut C::State, &RecordedEvent<C::Event>),
+    /// The type of the state.
+    pub(crate) state: TypeId,
+    /// Into the executor's cache, and out of it.
+    pub(crate) cached: fn(Known<C::State>) -> CachedState,
+    pub(crate) recall: fn(&CachedState) -> Option<Known<C::State>>,
+    pub(crate) copy: fn(&Known<C::State>) -> Known<C::State>,
     pub(crate) codec: Option<Codec<C>>,
 }
 
@@ -101,13 +111,14 @@ impl<C: CommandLogic> StateFold<C> {
         Self(None)
     }
 
-    /// By [`StreamState::apply`], which knows nothing of the command.
+    /// By [`StreamState::apply`], which knows nothing of the command. An executor with a
+    /// [state cache](super::CommandExecutor::state_cache) keeps the state in memory.
     #[must_use]
     pub fn by_state() -> Self
     where
         C::State: StreamState<Event = C::Event>,
     {
-        Self(Some(OwnFold { apply: StreamState::apply, codec: None }))
+        Self(Some(own(None)))
     }
 
     /// As [`by_state`](Self::by_state), and executors with [snapshots](super::CommandExecutor::snapshots) store the state.
@@ -117,7 +128,11 @@ impl<C: CommandLogic> StateFold<C> {
         C::State: SnapshotState<Event = C::Event>,
     {
         let codec = Codec { name: C::State::NAME, schema: schema::<C::State>, encode, decode };
-        Self(Some(OwnFold { apply: StreamState::apply, codec: Some(codec) }))
+        Self(Some(own(Some(codec))))
+    }
+
+    pub(crate) const fn own(&self) -> Option<&OwnFold<C>> {
+        self.0.as_ref()
     }
 
     pub(crate) fn codec(&self) -> Option<&Codec<C>> {
@@ -130,6 +145,20 @@ impl<C: CommandLogic> StateFold<C> {
             Some(fold) => (fold.apply)(state, event),
             None => command.apply(state, event),
         }
+    }
+}
+
+fn own<C: CommandLogic>(codec: Option<Codec<C>>) -> OwnFold<C>
+where
+    C::State: StreamState<Event = C::Event>,
+{
+    OwnFold {
+        apply: StreamState::apply,
+        state: TypeId::of::<C::State>(),
+        cached: |known| CachedState(Arc::new(known)),
+        recall: |cached| cached.0.downcast_ref::<Known<C::State>>().cloned(),
+        copy: Clone::clone,
+        codec,
     }
 }
 

@@ -10,6 +10,7 @@ use crate::{
 use std::collections::HashMap;
 
 /// A state, and exactly which events are folded into it: those of its streams up to these versions, in global order.
+#[derive(Clone)]
 pub(crate) struct Known<T> {
     pub(crate) state: T,
     /// In the order of the command's streams.

@@ -3,7 +3,9 @@
 //! Every step is a type of its own that takes exactly the result it asked for, so it cannot be driven wrongly. It does no
 //! I/O, reads no clock and draws no random number: [`Entropy`] is passed in.
 
+use super::cache::{CacheKey, CachedState};
 use super::known::{Known, Useless};
+use super::recall::Recalling;
 use super::snapshot::{self, DueSnapshot, Unusable};
 use super::streams::BoundStream;
 use super::{
@@ -31,6 +33,8 @@ pub trait Entropy {
 
 /// What to do next. Drivers perform it and hand the result to the value inside.
 pub enum DecisionStep<C: CommandLogic> {
+    /// Look for a state in the cache.
+    Recall(Recalling<C>),
     /// Load a snapshot to begin from.
     Load(Loading<C>),
     /// Read streams.
@@ -39,7 +43,7 @@ pub enum DecisionStep<C: CommandLogic> {
     Append(Appending<C>),
     /// Wait before the next attempt.
     Wait(Waiting<C>),
-    /// Have a snapshot stored, without waiting for it.
+    /// Keep the state, and have a snapshot stored, without waiting for it.
     Keep(Keeping<C>),
     /// Answer the caller.
     Done(Result<ExecutionOutcome, CommandError<C::Error>>),
@@ -52,6 +56,8 @@ pub struct DecisionOptions {
     pub retry: RetryPolicy,
     /// When snapshots of its state are taken; without, none is looked for either.
     pub snapshots: Option<SnapshotPolicy>,
+    /// Whether states are kept in memory.
+    pub cache: bool,
 }
 
 /// Begins the execution of a command that always reads all of its streams.
@@ -73,6 +79,8 @@ pub fn decide_with<C: CommandLogic>(command: C, context: CommandContext, options
         retry: options.retry,
         fold: C::state_fold(),
         snapshots: options.snapshots,
+        cache: options.cache,
+        recalled: false,
         looked_up: None,
         stored_is_useless: false,
         recent: None,
@@ -84,12 +92,15 @@ pub fn decide_with<C: CommandLogic>(command: C, context: CommandContext, options
 }
 
 /// What stays the same over all attempts of one execution, and what was learned in them.
-struct Run<C: CommandLogic> {
-    command: C,
+pub(super) struct Run<C: CommandLogic> {
+    pub(super) command: C,
     metadata: EventMetadata,
     retry: RetryPolicy,
-    fold: StateFold<C>,
+    pub(super) fold: StateFold<C>,
     snapshots: Option<SnapshotPolicy>,
+    pub(super) cache: bool,
+    /// Whether the cache was looked into: what is in there may be out of date, so once is enough.
+    pub(super) recalled: bool,
     /// The snapshot that was looked for last; it is not looked for again.
     looked_up: Option<SnapshotKey>,
     /// A snapshot is stored that will never be of use again, so the next one is due at once.
@@ -128,11 +139,11 @@ impl<C: CommandLogic> Run<C> {
         };
         let streams = binder.into_streams();
         let round = Round { streams, handles, discovered, rounds, from: None };
-        self.begin(round)
+        self.recall(round)
     }
 
     /// Reads as little as possible: on from the attempt before, or from a snapshot, or else everything.
-    fn begin(mut self, round: Round<C>) -> DecisionStep<C> {
+    pub(super) fn begin(mut self, round: Round<C>) -> DecisionStep<C> {
         if let Some(known) = self.recent.take_if(|known| known.is_of(&round.streams)) {
             return self.read_on(round, known);
         }
@@ -160,7 +171,7 @@ impl<C: CommandLogic> Run<C> {
         self.read(round, request)
     }
 
-    fn read_on(self, mut round: Round<C>, known: Known<C::State>) -> DecisionStep<C> {
+    pub(super) fn read_on(self, mut round: Round<C>, known: Known<C::State>) -> DecisionStep<C> {
         let request = known.request();
         round.from = Some(known);
         self.read(round, request)
@@ -203,7 +214,9 @@ impl<C: CommandLogic> Run<C> {
             Err(error) => return DecisionStep::Done(Err(error)),
         };
         // A store that tells other versions than it brings events of: nothing is kept of that.
-        self.snapshots = self.snapshots.filter(|_| !self.goes_on() || known.is_at(&versions));
+        if self.goes_on() && !known.is_at(&versions) {
+            (self.snapshots, self.cache) = (None, false);
+        }
         if let Some(discovered) = round.enlarged_by(self.command.discover(&known.state)) {
             if round.rounds >= MAX_ROUNDS {
                 return DecisionStep::Done(Err(CommandError::TooManyRounds { limit: MAX_ROUNDS }));
@@ -220,7 +233,9 @@ impl<C: CommandLogic> Run<C> {
             return self.finish(known, Ok(nothing));
         }
         match self.request(&round.streams, &versions, events, entropy) {
-            Ok(request) => DecisionStep::Append(Appending { run: self, request, known, sent_before: false }),
+            Ok(request) => {
+                DecisionStep::Append(Appending { run: self, request, known, predicted: None, sent_before: false })
+            }
             Err(error) => DecisionStep::Done(Err(error)),
         }
     }
@@ -256,34 +271,40 @@ impl<C: CommandLogic> Run<C> {
 
     /// Whether what is folded may be gone on from, in another attempt or from a snapshot.
     fn goes_on(&self) -> bool {
-        self.snapshots.is_some() && self.fold.codec().is_some()
+        self.snapshots.is_some() && self.fold.codec().is_some() || self.cache && self.fold.own().is_some()
     }
 
     /// Whether a snapshot is due when so many events are folded that the stored one does not have.
     fn is_due(&self, unsaved: u64) -> bool {
-        self.goes_on() && self.snapshots.is_some_and(|policy| self.stored_is_useless || unsaved >= policy.every)
+        self.fold.codec().is_some()
+            && self.snapshots.is_some_and(|policy| self.stored_is_useless || unsaved >= policy.every)
     }
 
-    /// Answers the caller, and has a snapshot stored if one is due.
+    /// Answers the caller, and has the state kept, and a snapshot of it stored if one is due.
     fn finish(
         self,
-        known: Known<C::State>,
+        mut known: Known<C::State>,
         result: Result<ExecutionOutcome, CommandError<C::Error>>,
     ) -> DecisionStep<C> {
-        if !self.is_due(known.unsaved) || known.position.is_none() {
+        let snapshot = self.due_snapshot(&mut known);
+        let key = self.cache_key(known.streams.iter().map(|stream| &stream.stream_id));
+        let state = key.zip(self.fold.own()).map(|(key, fold)| (key, (fold.cached)(known)));
+        if snapshot.is_none() && state.is_none() {
             return DecisionStep::Done(result);
         }
-        let streams = known.streams.iter().map(|s| BoundStream { stream_id: s.stream_id.clone(), writable: false });
-        match (self.snapshot_key(&streams.collect::<Vec<_>>()), self.snapshots) {
-            (Some(key), Some(policy)) => {
-                let snapshot = DueSnapshot::new::<C>(self.fold, key, known, policy.max_bytes);
-                DecisionStep::Keep(Keeping { snapshot: Some(snapshot), result })
-            }
-            _ => DecisionStep::Done(result),
-        }
+        DecisionStep::Keep(Keeping { state, snapshot, result })
     }
 
-    fn request(
+    fn due_snapshot(&self, known: &mut Known<C::State>) -> Option<DueSnapshot> {
+        let policy = self.snapshots.filter(|_| self.is_due(known.unsaved) && known.position.is_some())?;
+        let streams = known.streams.iter().map(|s| BoundStream { stream_id: s.stream_id.clone(), writable: false });
+        let key = self.snapshot_key(&streams.collect::<Vec<_>>())?;
+        known.unsaved = 0;
+        let known = (self.fold.own()?.copy)(known);
+        Some(DueSnapshot::new::<C>(C::state_fold(), key, known, policy.max_bytes))
+    }
+
+    pub(super) fn request(
         &self,
         streams: &[BoundStream],
         versions: &[StreamVersion],
@@ -339,18 +360,18 @@ impl<C: CommandLogic> Run<C> {
 }
 
 /// One round of an attempt, while its read is under way.
-struct Round<C: CommandLogic> {
-    streams: Vec<BoundStream>,
-    handles: C::Streams,
+pub(super) struct Round<C: CommandLogic> {
+    pub(super) streams: Vec<BoundStream>,
+    pub(super) handles: C::Streams,
     discovered: Discovered,
-    rounds: u32,
+    pub(super) rounds: u32,
     /// What is folded already, so that only what is new is read.
     from: Option<Known<C::State>>,
 }
 
 impl<C: CommandLogic> Round<C> {
     /// The discovered streams with what is new in `more`; `None` if nothing is.
-    fn enlarged_by(&self, more: Discovered) -> Option<Discovered> {
+    pub(super) fn enlarged_by(&self, more: Discovered) -> Option<Discovered> {
         let known: HashMap<&StreamId, bool> = self.streams.iter().map(|s| (&s.stream_id, s.writable)).collect();
         let mut enlarged = self.discovered.clone();
         let before = enlarged.streams.len();
@@ -411,13 +432,20 @@ impl<C: CommandLogic> Loading<C> {
     }
 }
 
-/// The command is done, and a snapshot is due.
+/// The command is done, and its state is worth keeping.
 pub struct Keeping<C: CommandLogic> {
+    state: Option<(CacheKey, CachedState)>,
     snapshot: Option<DueSnapshot>,
     result: Result<ExecutionOutcome, CommandError<C::Error>>,
 }
 
 impl<C: CommandLogic> Keeping<C> {
+    /// The state for the cache, the first time that it is asked for.
+    #[must_use]
+    pub fn state(&mut self) -> Option<(CacheKey, CachedState)> {
+        self.state.take()
+    }
+
     /// The snapshot, the first time that it is asked for. It may be stored at any time from now on, or never.
     #[must_use]
     pub fn snapshot(&mut self) -> Option<DueSnapshot> {
@@ -492,6 +520,11 @@ fn own_events(request: &AppendRequest, read: &StreamsRead) -> Option<Vec<Appende
     request.events().iter().map(find).collect::<Option<Vec<_>>>().filter(|events| !events.is_empty())
 }
 
+/// Whether the store refused for good what it was sent.
+fn is_answer(error: &EventStoreError) -> bool {
+    !error.is_transient() && !matches!(error, EventStoreError::OutcomeUnknown { .. })
+}
+
 /// Whatever fails while an outcome is unknown leaves it unknown.
 fn unsettled(error: EventStoreError) -> EventStoreError {
     match error {
@@ -502,12 +535,14 @@ fn unsettled(error: EventStoreError) -> EventStoreError {
 
 /// An append is needed.
 pub struct Appending<C: CommandLogic> {
-    run: Run<C>,
-    request: AppendRequest,
+    pub(super) run: Run<C>,
+    pub(super) request: AppendRequest,
     /// What it was decided on.
-    known: Known<C::State>,
+    pub(super) known: Known<C::State>,
+    /// Where to go on if it was decided on what was in the cache, and that was out of date.
+    pub(super) predicted: Option<Round<C>>,
     /// Whether the same request was sent before and its outcome is unknown.
-    sent_before: bool,
+    pub(super) sent_before: bool,
 }
 
 impl<C: CommandLogic> Appending<C> {
@@ -520,20 +555,33 @@ impl<C: CommandLogic> Appending<C> {
     /// Goes on with the answer.
     #[must_use]
     pub fn appended(self, result: Result<Appended, EventStoreError>, entropy: &mut dyn Entropy) -> DecisionStep<C> {
-        let Self { mut run, request, known, sent_before } = self;
+        let Self { mut run, request, known, mut predicted, sent_before } = self;
         match result {
-            Ok(appended) => run.appended(known, &request, appended),
-            Err(EventStoreError::Conflict(conflict)) if sent_before => run.settle(request, conflict),
+            Ok(appended) => {
+                // Its receipt may be there already: then this was no decision.
+                run.decisions += u32::from(predicted.is_some() && (sent_before || !appended.replayed));
+                run.appended(known, &request, appended)
+            }
+            Err(EventStoreError::Conflict(conflict)) if sent_before => {
+                run.decisions += u32::from(predicted.is_some());
+                run.settle(request, conflict)
+            }
+            Err(ref error) if !sent_before && is_answer(error) && predicted.is_some() => match predicted.take() {
+                Some(round) => run.read_on(round, known),
+                None => run.attempt(),
+            },
             Err(EventStoreError::Conflict(conflict)) => {
                 run.recent = run.goes_on().then_some(known);
                 run.conflicted(conflict, entropy)
             }
-            Err(error @ EventStoreError::OutcomeUnknown { .. }) => {
-                run.faulted(error, entropy, |run| DecisionStep::Append(Self { run, request, known, sent_before: true }))
-            }
+            Err(error @ EventStoreError::OutcomeUnknown { .. }) => run.faulted(error, entropy, |run| {
+                DecisionStep::Append(Self { run, request, known, predicted, sent_before: true })
+            }),
             Err(error) if error.is_transient() => {
                 let error = if sent_before { unsettled(error) } else { error };
-                run.faulted(error, entropy, |run| DecisionStep::Append(Self { run, request, known, sent_before }))
+                run.faulted(error, entropy, |run| {
+                    DecisionStep::Append(Self { run, request, known, predicted, sent_before })
+                })
             }
             Err(error) if sent_before => DecisionStep::Done(Err(unsettled(error).into())),
             Err(error) => DecisionStep::Done(Err(error.into())),
@@ -544,7 +592,8 @@ impl<C: CommandLogic> Appending<C> {
 impl<C: CommandLogic> Run<C> {
     /// Answers where the events are; the state after them may be worth a snapshot.
     fn appended(self, known: Known<C::State>, request: &AppendRequest, appended: Appended) -> DecisionStep<C> {
-        let known = match self.is_due(known.unsaved.saturating_add(request.events().len() as u64)) {
+        let due = self.is_due(known.unsaved.saturating_add(request.events().len() as u64));
+        let known = match due || self.cache && self.goes_on() {
             true => known.after(&self.command, &self.fold, request, &appended),
             false => None,
         };

@@ -1,5 +1,6 @@
 //! Commands: read streams, decide, append atomically.
 
+mod cache;
 mod context;
 mod error;
 mod executor;
@@ -9,12 +10,14 @@ mod machine;
 mod new_events;
 mod outcome;
 mod queues;
+mod recall;
 mod retry;
 mod snapshot;
 mod snapshot_writer;
 mod streams;
 mod traits;
 
+pub use cache::{CacheKey, CachedState};
 pub use context::CommandContext;
 pub use error::CommandError;
 pub use executor::{CommandExecutor, execute};
@@ -24,6 +27,7 @@ pub use machine::{
 };
 pub use new_events::NewEvents;
 pub use outcome::ExecutionOutcome;
+pub use recall::Recalling;
 pub use retry::{BackoffMultiplier, MaxAttempts, RetryPolicy};
 pub use snapshot::{DueSnapshot, SnapshotFailure, SnapshotPolicy};
 pub use streams::{Discovered, DiscoveredStreams, ReadHandle, StreamBinder, StreamHandle};

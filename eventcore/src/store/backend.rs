@@ -10,7 +10,7 @@ use crate::{GlobalPosition, StreamId, StreamVersion, Timestamp};
 use async_trait::async_trait;
 use std::sync::Arc;
 
-/// Everything an application needs of a store. What implements the five ports is one; hold it as `Arc<dyn Backend>`.
+/// Everything an application needs of a store. What implements all ports is one; hold it as `Arc<dyn Backend>`.
 pub trait Backend:
     EventStore + EventReader + CheckpointStore + ProjectorCoordinator + DeadLetterStore + SnapshotStore
 {

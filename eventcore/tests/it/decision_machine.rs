@@ -245,7 +245,7 @@ fn run<C: CommandLogic>(
                 appending.appended(appended, &mut entropy)
             }
             DecisionStep::Wait(waiting) => waiting.waited(),
-            DecisionStep::Load(_) | DecisionStep::Keep(_) => panic!("no snapshots were asked for"),
+            DecisionStep::Recall(_) | DecisionStep::Load(_) | DecisionStep::Keep(_) => panic!("nothing was kept"),
             DecisionStep::Done(result) => return result,
         };
     }

@@ -72,7 +72,7 @@ fn run<C: CommandLogic<Event = Noted>>(command: C) -> Result<Ran, CommandError<C
                 return Ok(ran);
             }
             DecisionStep::Wait(_) => panic!("nothing to wait for"),
-            DecisionStep::Load(_) | DecisionStep::Keep(_) => panic!("no snapshots were asked for"),
+            DecisionStep::Recall(_) | DecisionStep::Load(_) | DecisionStep::Keep(_) => panic!("nothing was kept"),
             DecisionStep::Done(result) => return result.map(|_| ran),
         }
     }

@@ -2,15 +2,15 @@
 //! light late, races, lost answers, snapshots lost, stale and damaged, logs set back to an older backup.
 
 use eventcore::{
-    AppendRequest, Appended, AppendedEvent, Command, CommandContext, CommandError, CommandId, CommandLogic,
-    DecisionOptions, DecisionStep, Discovered, DueSnapshot, Entropy, Event, EventHeader, EventId, EventMetadata,
-    EventStoreError, GlobalPosition, MaxAttempts, NewEvents, ReadStreams, Receipt, RecordedEvent, RetryPolicy,
-    SchemaVersion, Snapshot, SnapshotKey, SnapshotPolicy, SnapshotSchema, SnapshotState, StateFold, StreamId,
-    StreamState, StreamVersion, StreamsRead, Timestamp, decide_with, require,
+    AppendRequest, Appended, AppendedEvent, CacheKey, CachedState, Command, CommandContext, CommandError, CommandId,
+    CommandLogic, DecisionOptions, DecisionStep, Discovered, DueSnapshot, Entropy, Event, EventHeader, EventId,
+    EventMetadata, EventStoreError, GlobalPosition, MaxAttempts, NewEvents, ReadStreams, Receipt, RecordedEvent,
+    RetryPolicy, SchemaVersion, Snapshot, SnapshotKey, SnapshotPolicy, SnapshotSchema, SnapshotState, StateFold,
+    StreamId, StreamState, StreamVersion, StreamsRead, Timestamp, decide_with, require,
 };
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Event)]
 #[event(namespace = "test")]
@@ -161,6 +161,10 @@ struct World {
     before: BTreeMap<SnapshotKey, Snapshot>,
     losing: bool,
     begun_from_snapshots: usize,
+    /// The executor's states, if it keeps any.
+    cache: Option<HashMap<CacheKey, CachedState>>,
+    sent: BTreeSet<EventId>,
+    decided_without_read: usize,
 }
 
 impl World {
@@ -252,6 +256,8 @@ impl World {
         self.last_position = self.log.last().map_or(0, |event| event.position().get());
         let last = self.last_position;
         self.receipts.retain(|_, receipt| receipt.events.iter().all(|event| event.position.get() <= last));
+        // As after a failover: processes start anew.
+        self.cache.iter_mut().for_each(HashMap::clear);
         // What is written from now on differs from what was there.
         self.epoch += 1;
     }
@@ -308,9 +314,16 @@ impl World {
         let retry = RetryPolicy::default().max_attempts(MaxAttempts::try_new(1_000).unwrap());
         let mut chances = chances.iter().copied();
         let mut entropy = Ids;
-        let mut step = decide_with(command, context, DecisionOptions { retry, snapshots: policy });
+        let mut step =
+            decide_with(command, context, DecisionOptions { retry, snapshots: policy, cache: self.cache.is_some() });
         loop {
             step = match step {
+                DecisionStep::Recall(recalling) => {
+                    let state = self.cache.as_ref().and_then(|cache| cache.get(recalling.key())).cloned();
+                    let step = recalling.recalled(state, &mut entropy);
+                    self.decided_without_read += usize::from(matches!(step, DecisionStep::Append(_)));
+                    step
+                }
                 DecisionStep::Load(loading) => {
                     let found = self.snapshots.get(loading.key()).cloned();
                     let step = loading.loaded(Ok(found));
@@ -326,6 +339,19 @@ impl World {
                 }
                 DecisionStep::Append(appending) => {
                     let request = appending.request();
+                    let sent = request.events().first().is_some_and(|item| !self.sent.insert(item.event.id));
+                    let replays = request.command().is_some_and(|c| self.receipts.contains_key(&c.command_id));
+                    if let (false, false, Err(stale)) = (sent, replays, request.judge(|stream| self.version(stream))) {
+                        // Decided on what is out of date, which nothing but a cache can bring about: no other chance.
+                        step = appending.appended(Err(stale.into()), &mut entropy);
+                        continue;
+                    }
+                    if replays && !sent {
+                        // Without a cache the read would have brought the receipt.
+                        let replayed = self.append(&request);
+                        step = appending.appended(replayed, &mut entropy);
+                        continue;
+                    }
                     let answer = match chances.next().unwrap_or(Chance::Fine) {
                         Chance::Fine => self.append(&request),
                         Chance::Race(stream) => {
@@ -344,11 +370,15 @@ impl World {
                     if let Some(due) = keeping.snapshot() {
                         self.store(due);
                     }
+                    if let (Some((key, state)), Some(cache)) = (keeping.state(), &mut self.cache) {
+                        cache.insert(key, state);
+                    }
                     keeping.kept()
                 }
                 DecisionStep::Done(result) => {
                     return match result {
-                        Ok(outcome) => Ok((outcome.events().to_vec(), outcome.attempts(), outcome.replayed())),
+                        // Attempts may differ: one on a cached state does not count.
+                        Ok(outcome) => Ok((outcome.events().to_vec(), outcome.replayed())),
                         Err(CommandError::Rejected(no)) => Err(no),
                         Err(other) => panic!("{other:?}"),
                     };
@@ -358,7 +388,7 @@ impl World {
     }
 }
 
-type Answer = Result<(Vec<AppendedEvent>, u32, bool), No>;
+type Answer = Result<(Vec<AppendedEvent>, bool), No>;
 
 struct Ids;
 
@@ -436,13 +466,14 @@ fn facts(world: &World) -> Vec<(StreamId, u64, u64, Vec<u8>)> {
 }
 
 /// Runs the steps in two worlds, and tells how often a command began from a snapshot.
-fn same_with_and_without(steps: &[Step], policy: SnapshotPolicy) -> Result<usize, TestCaseError> {
+fn same_with_and_without(steps: &[Step], policy: Option<SnapshotPolicy>, cache: bool) -> Result<World, TestCaseError> {
     let (mut plain, mut kept) = (World::default(), World::default());
+    kept.cache = cache.then(HashMap::new);
     for step in steps {
         match step {
             Step::Execute { command, id, chances } => {
                 let expected = plain.execute(command.clone(), *id, chances, None);
-                let found = kept.execute(command.clone(), *id, chances, Some(policy));
+                let found = kept.execute(command.clone(), *id, chances, policy);
                 prop_assert_eq!(found, expected, "the answer to {:?}", command);
             }
             Step::Spoil(spoil) => kept.spoil(*spoil),
@@ -463,26 +494,36 @@ fn same_with_and_without(steps: &[Step], policy: SnapshotPolicy) -> Result<usize
         }
         prop_assert_eq!(facts(&kept), facts(&plain), "the log after {:?}", step);
     }
-    Ok(kept.begun_from_snapshots)
+    Ok(kept)
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(500))]
     #[test]
     fn whatever_happens_snapshots_change_no_decision(steps in prop::collection::vec(step(), 1..40), policy in policy()) {
-        same_with_and_without(&steps, policy)?;
+        same_with_and_without(&steps, Some(policy), false)?;
+    }
+
+    #[test]
+    fn whatever_happens_a_state_cache_changes_no_decision(
+        steps in prop::collection::vec(step(), 1..40), policy in prop::option::of(policy()),
+    ) {
+        same_with_and_without(&steps, policy, true)?;
     }
 }
 
-/// The property means something only if snapshots are used.
+/// The properties mean something only if snapshots and the cache are used.
 #[test]
-fn the_simulation_begins_from_snapshots() {
+fn the_simulation_begins_from_snapshots_and_cached_states() {
     use proptest::strategy::ValueTree;
     let mut runner = proptest::test_runner::TestRunner::deterministic();
-    let mut begun = 0;
+    let (mut begun, mut unread) = (0, 0);
     for _ in 0..100 {
         let steps = prop::collection::vec(step(), 40).new_tree(&mut runner).unwrap().current();
-        begun += same_with_and_without(&steps, SnapshotPolicy::every(2).up_to_streams(4)).unwrap();
+        let policy = SnapshotPolicy::every(2).up_to_streams(4);
+        begun += same_with_and_without(&steps, Some(policy), false).unwrap().begun_from_snapshots;
+        unread += same_with_and_without(&steps, None, true).unwrap().decided_without_read;
     }
+    assert!(unread > 100, "commands that were decided without a read: {unread}");
     assert!(begun > 300, "commands that began from a snapshot: {begun}");
 }
