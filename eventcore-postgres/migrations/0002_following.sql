@@ -24,6 +24,30 @@ create table @schema@.read_models (
     updated_at timestamptz not null
 );
 
+-- Held from the moment that a page saves its checkpoint until its transaction has ended. Who lost the answer to the commit
+-- and asks where to go on waits for it: the commit may still be under way.
+create function @schema@.lock_checkpoint(p_name text) returns void language plpgsql volatile as $$
+begin
+    perform pg_advisory_xact_lock(
+        hashtextextended(p_name, '@schema@.positions'::regclass::oid::bigint + 2 * 4294967296));
+end $$;
+
+-- The checkpoint to go on from, when no transaction can save another one any more. The second statement has a snapshot that
+-- is younger than the lock.
+create function @schema@.resume_checkpoint(p_name text) returns setof @schema@.checkpoints language plpgsql volatile as $$
+begin
+    perform @schema@.lock_checkpoint(p_name);
+    return query select * from @schema@.checkpoints c where c.name = p_name;
+end $$;
+
+-- As in version 1, and holds the lock of the checkpoint.
+create or replace function @schema@.save_checkpoint(
+    p_name text, p_position bigint, p_event_id uuid, p_filter text, p_lineage uuid, p_epoch bigint
+) returns bigint language plpgsql volatile as $$
+begin
+    return @schema@.save_version(p_name, p_name, p_position, p_event_id, p_filter, p_lineage, p_epoch);
+end $$;
+
 -- Saves a checkpoint under a name of its own if the leader's epoch is in force, and returns the epoch in force.
 create function @schema@.save_version(
     p_leader text, p_name text, p_position bigint, p_event_id uuid, p_filter text, p_lineage uuid, p_epoch bigint
@@ -34,6 +58,7 @@ begin
     select l.epoch into current from @schema@.leases l where l.name = p_leader for key share;
     current := coalesce(current, 0);
     if current = p_epoch then
+        perform @schema@.lock_checkpoint(p_name);
         insert into @schema@.checkpoints as c (name, position, event_id, filter, lineage, epoch, updated_at)
             values (p_name, p_position, p_event_id, p_filter, p_lineage, p_epoch, clock_timestamp())
             on conflict (name) do update set position = excluded.position, event_id = excluded.event_id,

@@ -33,6 +33,13 @@ impl Checkpoints {
         repeatable(&self.connections, self.patience, load).await?.first().map(checkpoint).transpose()
     }
 
+    /// The checkpoint to go on from. Waits for a page that saved another one and whose transaction has not ended yet.
+    pub(crate) async fn resume(&self, name: &ProjectionName) -> Result<Option<Checkpoint>, CheckpointError> {
+        let sql = format!("select {COLUMNS} from {}.resume_checkpoint($1)", self.schema);
+        let resume = || sqlx::query(AssertSqlSafe(sql.as_str())).bind(name.as_str());
+        repeatable(&self.connections, self.patience, resume).await?.first().map(checkpoint).transpose()
+    }
+
     pub(crate) async fn list(&self) -> Result<Vec<Checkpoint>, CheckpointError> {
         let sql = format!("select {COLUMNS} from {}.checkpoints order by name", self.schema);
         let rows = repeatable(&self.connections, self.patience, || sqlx::query(AssertSqlSafe(sql.as_str()))).await?;

@@ -90,7 +90,8 @@ impl ProjectionContext for PgContext {
 #[async_trait]
 impl UnitOfWork<PgContext> for PostgresEventStore {
     async fn resume(&self, name: &ProjectionName) -> Result<Option<Checkpoint>, CheckpointError> {
-        self.load_checkpoint(name).await
+        // After a commit whose answer was lost, what is stored now may be about to change.
+        self.checkpoints()?.resume(name).await
     }
 
     async fn begin(&self, name: &ProjectionName, epoch: Epoch) -> Result<PgContext, CheckpointError> {

@@ -118,6 +118,10 @@ async fn change(
         }
     }
     if let (VersionChange::Swap, Some(version)) = (change, of(stands.building)?) {
+        // Whoever loses the answer to this and asks where a version goes on waits until it has ended.
+        let lock = format!("select {schema}.lock_checkpoint($1), {schema}.lock_checkpoint($2)");
+        let lock = sqlx::query(AssertSqlSafe(lock)).bind(name.as_str()).bind(version.as_str());
+        lock.execute(page.connection()).await.map_err(store_error)?;
         // If the version has none, since the log was empty, neither has the projection.
         let adopt = format!("update {schema}.checkpoints set name = $1 where name = $2");
         let letters = format!("update {schema}.dead_letters set handler = $1 where handler = $2");

@@ -242,6 +242,11 @@ impl PostgresEventStore {
         Arc::clone(&self.0.pages).acquire_owned().await.map_err(|_| EventStoreError::Closed)
     }
 
+    pub(crate) fn checkpoints(&self) -> Result<&Checkpoints, EventStoreError> {
+        self.open()?;
+        Ok(&self.0.checkpoints)
+    }
+
     pub(crate) fn read_models(&self) -> Result<&ReadModels, EventStoreError> {
         self.open()?;
         Ok(&self.0.read_models)

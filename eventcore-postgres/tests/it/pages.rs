@@ -160,6 +160,49 @@ async fn a_page_and_its_checkpoint_commit_together_or_not_at_all() {
     log.remove().await.unwrap();
 }
 
+/// The connection was cut when COMMIT had been sent, and the server is still at it: who reads the checkpoint now and goes on
+/// from there would apply the page once more.
+#[tokio::test]
+async fn who_lost_the_answer_to_a_commit_goes_on_when_it_has_ended() {
+    let log = Log::new().unwrap();
+    let store = log.open().await.unwrap();
+    store.append(append_to(&stream("a"), ExpectedVersion::Any)).await.unwrap();
+    let page = store.read_page(&EventFilter::all(), None, PageSize::default()).await.unwrap();
+    let leader = store.acquire(&ProjectionName::new("tally").unwrap()).await.unwrap();
+    let checkpoint = checkpoint(&store, &leader, page.cursor);
+
+    let mut committing: PgContext = store.begin(leader.name(), leader.epoch()).await.unwrap();
+    let pid: i32 = sqlx::query_scalar("select pg_backend_pid()").fetch_one(committing.connection()).await.unwrap();
+    // As far as `commit` gets before it sends COMMIT.
+    let save = log.sql("select @.save_checkpoint($1, $2, $3, $4, $5, $6)");
+    let saved: i64 = sqlx::query_scalar(AssertSqlSafe(save))
+        .bind(checkpoint.name.as_str())
+        .bind(page.cursor.unwrap().position.get() as i64)
+        .bind(page.cursor.unwrap().event_id.as_uuid())
+        .bind(serde_json::to_string(&checkpoint.filter).unwrap())
+        .bind(checkpoint.lineage.as_uuid())
+        .bind(leader.epoch().get() as i64)
+        .fetch_one(committing.connection())
+        .await
+        .unwrap();
+    assert_eq!(saved, leader.epoch().get() as i64);
+
+    let resuming = tokio::spawn({
+        let (store, name) = (store.clone(), leader.name().clone());
+        async move { UnitOfWork::<PgContext>::resume(&store, &name).await.unwrap() }
+    });
+    let waits = format!("select count(*) from pg_stat_activity where {pid} = any(pg_blocking_pids(pid))");
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while log.number(&waits).await == 0 {
+        assert!(!resuming.is_finished(), "it went on beside the commit: {:?}", resuming.await);
+        assert!(std::time::Instant::now() < deadline, "nobody waits for the commit");
+    }
+    store.commit(committing, &checkpoint, leader.epoch()).await.unwrap();
+    assert_eq!(resuming.await.unwrap().unwrap().cursor, page.cursor);
+    store.close().await.unwrap();
+    log.remove().await.unwrap();
+}
+
 /// Nobody takes over from a leader that lives, however long its page takes.
 #[tokio::test]
 async fn the_beats_of_a_leader_go_on_beside_its_page() {

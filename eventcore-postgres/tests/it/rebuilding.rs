@@ -201,7 +201,9 @@ async fn a_rebuild_goes_on_in_other_processes_and_no_reader_sees_half_of_it() {
     assert_eq!(log.number("select sum(count)::bigint from @.totals").await, last);
     assert_eq!(log.number("select count(*) from pg_class where relname like 'totals_v%' and relnamespace = '@'::regnamespace and relkind = 'r'").await, 1);
     let commands = last - events;
-    let what = format!("{events} events rebuilt by three processes, {in_the_middle} killed in the middle of it, in {took:?} beside {commands} commands, looked at {looks} times");
+    let what = format!(
+        "{events} events rebuilt by three processes, {in_the_middle} killed in the middle of it, in {took:?} beside {commands} commands, looked at {looks} times"
+    );
     writeln!(std::io::stderr(), "{what}").unwrap();
     store.close().await.unwrap();
     log.remove().await.unwrap();
