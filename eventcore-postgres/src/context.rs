@@ -8,8 +8,8 @@ use crate::rows::column;
 use crate::store::PostgresEventStore;
 use async_trait::async_trait;
 use eventcore::{
-    Checkpoint, CheckpointError, CheckpointStore, DeadLetter, DeadLetterId, Epoch, EventStoreError, ProjectionContext,
-    ProjectionName, UnitOfWork,
+    Checkpoint, CheckpointError, DeadLetter, DeadLetterId, Epoch, EventStoreError, ProjectionContext, ProjectionName,
+    UnitOfWork,
 };
 use sqlx::{AssertSqlSafe, PgConnection, Postgres, Transaction};
 use tokio::sync::OwnedSemaphorePermit;

@@ -144,9 +144,12 @@ pub(crate) async fn repeatable_until_full<'q>(
     loop {
         let mut connection = acquire(connections, &mut retry).await?;
         let error = match patience.rows_until_full(&mut connection, statement(), full).await {
-            Ok(rows) => {
-                connections.keep(connection);
-                return Ok(rows);
+            Ok((rows, full)) => {
+                // What is still to come, and is thrown away, is not to keep the next statement waiting: the pool sees to it.
+                if !full {
+                    connections.keep(connection);
+                }
+                return Ok((rows, full));
             }
             Err(error) => error,
         };

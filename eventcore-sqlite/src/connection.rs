@@ -1,6 +1,7 @@
 //! Connections, each set up for what it is for.
 
 use crate::SqliteConfig;
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -32,6 +33,7 @@ fn open_to_write(path: &Path, config: &SqliteConfig, more: OpenFlags) -> rusqlit
     let mut connection = Connection::open_with_flags(absolute(path), flags)?;
     wait_when_busy(&mut connection, config.busy_timeout)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    keep_plans(&connection)?;
     connection.pragma_update(None, "synchronous", config.synchronous.as_str())?;
     connection.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
     connection.pragma_update_and_check(None, "wal_autocheckpoint", CHECKPOINT_PAGES, |_| Ok(()))?;
@@ -48,6 +50,7 @@ pub(crate) fn read(path: &Path, config: &SqliteConfig) -> rusqlite::Result<Conne
     let mut connection = Connection::open_with_flags(absolute(path), flags)?;
     wait_when_busy(&mut connection, config.busy_timeout)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    keep_plans(&connection)?;
     connection.pragma_update(None, "cache_size", -READER_CACHE_KIB)?;
     Ok(connection)
 }
@@ -58,6 +61,11 @@ pub(crate) fn immutable(path: &Path) -> rusqlite::Result<Connection> {
     let text = path.to_str().ok_or_else(|| rusqlite::Error::InvalidPath(path.clone()))?;
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
     Connection::open_with_flags(format!("file:{}?immutable=1", percent_encoded(text)), flags)
+}
+
+/// Statements are planned once, whatever is bound to them. Otherwise SQLite plans those with a bound limit anew each time.
+fn keep_plans(connection: &Connection) -> rusqlite::Result<()> {
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map(drop)
 }
 
 /// An absolute path is never one of SQLite's special names, such as `:memory:` or the empty one.

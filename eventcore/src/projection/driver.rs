@@ -207,6 +207,11 @@ where
                             self.events = Arc::default();
                             self.take(pages.read(after).await)
                         }
+                        ProjectionEffect::Resume => {
+                            // What was read ahead before a fault may be of another history than what is there after it.
+                            pages.forget();
+                            self.perform(ProjectionEffect::Resume).await
+                        }
                         effect => pages.beside(self.perform(effect)).await,
                     };
                     (input, true)

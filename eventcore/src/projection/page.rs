@@ -88,6 +88,11 @@ impl<'b, E: Event, B: EventReader + ?Sized> PageReader<'b, E, B> {
         Ok(page)
     }
 
+    /// Throws away what was read ahead.
+    pub(super) fn forget(&mut self) {
+        self.ahead = None;
+    }
+
     /// Gives the page that is read ahead a chance to come along, without waiting for it.
     pub(super) fn nudge(&mut self, applied: usize) {
         if applied.is_multiple_of(NUDGE_EVERY) {
