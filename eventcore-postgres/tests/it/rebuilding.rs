@@ -114,9 +114,9 @@ pub(crate) async fn rebuild(log: Log, store: PostgresEventStore, told_to_end: im
     say(&format!("ended {:?}", running.await.unwrap().map(|model| model.in_force.map(ReadModelVersion::into_inner))));
 }
 
-/// 6,000 events, or as many as `EVENTCORE_REBUILD_EVENTS` says.
+/// 3,000 events, or as many as `EVENTCORE_REBUILD_EVENTS` says.
 fn size() -> i64 {
-    std::env::var("EVENTCORE_REBUILD_EVENTS").ok().map_or(6_000, |events| events.parse().unwrap())
+    std::env::var("EVENTCORE_REBUILD_EVENTS").ok().map_or(3_000, |events| events.parse().unwrap())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -138,6 +138,7 @@ async fn a_rebuild_goes_on_in_other_processes_and_no_reader_sees_half_of_it() {
                 assert!(count >= seen, "{count} events after {seen} were seen");
                 assert_eq!(sum, count * (count + 1) / 2, "the sum of the first {count} events");
                 (seen, looks) = (count, looks + 1);
+                tokio::time::sleep(Duration::from_millis(1)).await;
             }
             looks
         }
@@ -150,7 +151,7 @@ async fn a_rebuild_goes_on_in_other_processes_and_no_reader_sees_half_of_it() {
                 append(&store, last + 1, last + 1).await;
                 last += 1;
                 // As many as a projection keeps up with on a machine that does much else.
-                tokio::time::sleep(Duration::from_millis(5)).await;
+                tokio::time::sleep(Duration::from_millis(20)).await;
             }
             last
         }

@@ -37,7 +37,9 @@ fn process() {
         let config = match part.as_str() {
             "be killed" => crate::kills::config(&log),
             // Those who lead are to be replaced while the test waits.
-            "project" => config.beat_interval(Duration::from_secs(1)).page_idle_timeout(Duration::from_secs(3)),
+            "project" | "rebuild" => {
+                config.beat_interval(Duration::from_secs(1)).page_idle_timeout(Duration::from_secs(3))
+            }
             _ => config,
         };
         let store = PostgresEventStore::connect(&log.url, config).await.unwrap();
