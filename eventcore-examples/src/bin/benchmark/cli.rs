@@ -11,6 +11,7 @@ Examples:
   benchmark                                         everything, in memory
   benchmark w1 w5 --store sqlite:/tmp/bench.db      two workloads on SQLite; the file must not exist, and is removed
   benchmark all --store postgres://.. --runs 3 --json > figures.json
+  benchmark import --input transactions.csv --store sqlite:/tmp/bench.db
   benchmark w9 --store sqlite:/tmp/bench.db --sizes 100000,1000000,10000000 --plot growth.svg
 
 Each figure stands beside the limit: what hand-written code on the raw driver did with the same rows, in the same run. Compare
@@ -48,6 +49,9 @@ pub(crate) struct Cli {
     /// How many events are in the stores of W9, in rising order; W10 takes the last
     #[arg(long, value_name = "N,..", value_delimiter = ',', default_value = "10000,100000")]
     pub(crate) sizes: Vec<NonZeroU32>,
+    /// The file that the bank imports; see `bank import --help`
+    #[arg(long, value_name = "FILE", required_if_eq("workloads", "import"))]
+    pub(crate) input: Option<PathBuf>,
     /// Prints every run as JSON on standard output instead of the table
     #[arg(long)]
     pub(crate) json: bool,
@@ -89,6 +93,10 @@ pub(crate) enum Choice {
     W10,
     /// 64 stores with one caller each; PostgreSQL alone
     W11,
+    /// What 100 projections and 1,000 subscriptions cost that wait, for ten times as long as another measurement
+    Idle,
+    /// The bank's import of the file that --input names; left out without it
+    Import,
 }
 
 impl Choice {

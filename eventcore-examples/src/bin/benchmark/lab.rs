@@ -13,6 +13,7 @@ use eventcore::{
 };
 use indicatif::ProgressBar;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
@@ -28,6 +29,8 @@ pub(crate) struct Lab {
     pub(crate) events: u32,
     /// How many events are in the stores of W9 and, the last, of W10.
     pub(crate) sizes: Vec<u32>,
+    /// What the bank imports.
+    pub(crate) input: Option<PathBuf>,
     pub(crate) stop: CancellationToken,
     pub(crate) progress: ProgressBar,
 }

@@ -45,6 +45,10 @@ pub(crate) struct Outcome {
     pub(crate) ratio_p99: Option<f64>,
     /// Processor time of client and server for an operation.
     pub(crate) cpu_micros: Option<f64>,
+    /// Processor time of client and server to the time that passed, of what does nothing but wait: 0.01 is one percent of a core.
+    pub(crate) core: Option<f64>,
+    /// Sessions of a PostgreSQL server meanwhile.
+    pub(crate) sessions: Option<u64>,
     /// What the limit spends on an operation to what this spends: 1 is as cheap. Of all figures the one that suffers least
     /// from what else the machine does.
     pub(crate) cpu_ratio: Option<f64>,
@@ -111,8 +115,18 @@ impl Outcome {
             ratio: None,
             ratio_p99: None,
             cpu_micros: cost.cpu_micros(timed.done),
+            core: None,
+            sessions: None,
             cpu_ratio: None,
         }
+    }
+
+    /// Of what did nothing but wait.
+    pub(crate) fn idle(mut self, sessions: Option<u64>) -> Self {
+        let spent = self.client_cpu_seconds.map(|client| client + self.server_cpu_seconds.unwrap_or_default());
+        self.core = spent.map(|spent| spent / self.seconds);
+        self.sessions = sessions;
+        self
     }
 
     pub(crate) fn group(mut self, commits: u64) -> Self {
@@ -146,7 +160,8 @@ pub(crate) fn median<'a>(runs: &[&'a Outcome]) -> Option<&'a Outcome> {
     let mut runs = runs.to_vec();
     let key = |outcome: &Outcome| match (outcome.limit, outcome.latency) {
         (Some(Limit::Latency(_)), Some(latency)) => latency.p50,
-        _ => outcome.per_second,
+        // Of what waits, by what it spends.
+        _ => outcome.core.unwrap_or(outcome.per_second),
     };
     runs.sort_by(|a, b| key(a).total_cmp(&key(b)));
     runs.get(runs.len().saturating_sub(1) / 2).copied()

@@ -6,7 +6,7 @@ use crate::resources::Meter;
 use eventcore::Backend;
 use eventcore_examples::StoreUrl;
 use eventcore_memory::MemoryEventStore;
-use eventcore_postgres::sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
+use eventcore_postgres::sqlx::{self, AssertSqlSafe, Connection, Executor, PgConnection};
 use eventcore_postgres::{PostgresConfig, PostgresEventStore};
 use eventcore_sqlite::SqliteEventStore;
 use std::path::{Path, PathBuf};
@@ -102,6 +102,20 @@ impl Place {
             }
             _ => self.another().await,
         }
+    }
+
+    /// How many sessions a PostgreSQL server has for this database, beside the one that asks.
+    pub(crate) async fn sessions(&self) -> Result<Option<u64>, Failure> {
+        let Self::Postgres(url) = self else { return Ok(None) };
+        let mut connection = PgConnection::connect(url).await?;
+        let sessions: i64 = sqlx::query_scalar(
+            "select count(*) from pg_stat_activity where datname = current_database() \
+             and backend_type = 'client backend' and pid <> pg_backend_pid()",
+        )
+        .fetch_one(&mut connection)
+        .await?;
+        connection.close().await?;
+        Ok(Some(u64::try_from(sessions)?))
     }
 
     /// What hand-written code does before its first answer: opens the store that was made last, reads the end of its log, and

@@ -92,12 +92,14 @@ fn row(outcome: &Outcome, name: &str) -> Vec<String> {
     let failed = if outcome.failed > 0 { format!(", {} FAILED", outcome.failed) } else { String::new() };
     let size =
         outcome.case.events.map(|events| format!(", {} in the store", thousands(events.into()))).unwrap_or_default();
+    let idle = outcome.core.map(|core| format!(", {:.2} % of a core", core * 100.0)).unwrap_or_default();
+    let sessions = outcome.sessions.map(|sessions| format!(", {sessions} sessions")).unwrap_or_default();
     let seconds = |cpu: Option<f64>| cpu.map(|cpu| format!("{cpu:.2} s")).unwrap_or_default();
     vec![
         name.to_owned(),
-        format!("{}{size}{failed}", outcome.case.what),
+        format!("{}{size}{failed}{idle}{sessions}", outcome.case.what),
         outcome.case.concurrency.to_string(),
-        thousands(outcome.per_second),
+        if outcome.operations > 0 { thousands(outcome.per_second) } else { String::new() },
         at(|latency| latency.p50),
         at(|latency| latency.p99),
         at(|latency| latency.p999),

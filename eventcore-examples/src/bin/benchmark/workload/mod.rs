@@ -7,6 +7,8 @@ mod follow;
 mod follow_raw;
 mod growth;
 mod hot;
+mod idle;
+mod import;
 mod load;
 mod no_miss;
 mod projection;
@@ -37,6 +39,8 @@ pub(crate) async fn run(choice: Choice, lab: &Lab, done: &mut dyn FnMut(Outcome)
         Choice::W9 => growth::run(lab, done).await,
         Choice::W10 => recover::run(lab, done).await,
         Choice::W11 => fleet::run(lab, done).await,
+        Choice::Idle => idle::run(lab, done).await,
+        Choice::Import => import::run(lab, done).await,
         // Resolved into the others before.
         Choice::All => Ok(()),
     }
