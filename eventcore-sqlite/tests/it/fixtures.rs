@@ -9,20 +9,20 @@ use eventcore_sqlite::SqliteEventStore;
 
 #[tokio::test]
 async fn version_1() {
-    let store_of_version_1 = opened(include_bytes!("../fixtures/v1.db")).await;
-    assert!(store_of_version_1.dead_letters(None, None, PageSize::default()).await.unwrap().is_empty());
+    let (_home, store) = opened(include_bytes!("../fixtures/v1.db")).await;
+    assert!(store.dead_letters(None, None, PageSize::default()).await.unwrap().is_empty());
 }
 
 #[tokio::test]
 async fn version_2() {
-    let store = opened(include_bytes!("../fixtures/v2.db")).await;
+    let (_home, store) = opened(include_bytes!("../fixtures/v2.db")).await;
     let letters = store.dead_letters(None, None, PageSize::default()).await.unwrap();
     let told: Vec<_> = letters.iter().map(|l| (l.id.position.get(), l.attempts, l.errors.clone())).collect();
     assert_eq!(told, [(1, 3, vec!["outer".to_owned(), "inner".to_owned()])]);
 }
 
-/// Opens a file, checks what is in it, and works on it.
-async fn opened(file: &[u8]) -> SqliteEventStore {
+/// Opens a file, checks what is in it, and works on it. The file is there as long as its home is.
+async fn opened(file: &[u8]) -> (Home, SqliteEventStore) {
     let home = Home::new();
     std::fs::write(home.path(), file).unwrap();
     let store = home.open().await;
@@ -68,5 +68,5 @@ async fn opened(file: &[u8]) -> SqliteEventStore {
     assert!(store.append(again).await.unwrap().replayed);
     let page = store.read_page(&EventFilter::all(), None, PageSize::default()).await.unwrap();
     assert_eq!(page.events.len(), 4);
-    store
+    (home, store)
 }
