@@ -18,6 +18,8 @@
 //!   kept in memory: [`StateFold::by_state`], [`CommandExecutor::state_cache`].
 //! - Projections: [`Projector`], [`run_projection`], [`ProjectionConfig`], [`EventFilter`], [`reset_projection`]; split
 //!   over workers by stream: [`run_partitioned`]; many at once, supervised: [`ProjectionManager`].
+//! - Read models that are rebuilt while they serve: [`ProjectionManager::rebuild`]; in the store's transaction:
+//!   [`VersionedProjector`], [`run_versioned_projection`], [`ReadModelStore::request_rebuild`].
 //! - Events that a projection gave up on: [`FailureStrategy::DeadLetter`], [`DeadLetter`], [`replay_dead_letter`].
 //! - Following the log by hand: [`subscribe`], which loses nothing, and [`subscribe_lossy`], which slows nobody; waiting for
 //!   a follower: [`Progress`].
@@ -26,7 +28,8 @@
 //! - The machines behind all this, for those who write a driver of their own: [`decide`], [`ProjectionMachine`],
 //!   [`PartMachine`], [`FeedMachine`].
 //! - Ports, for adapters: [`EventStore`], [`EventReader`], [`CheckpointStore`], [`ProjectorCoordinator`], [`DeadLetterStore`],
-//!   [`SnapshotStore`], [`UnitOfWork`], all at once [`Backend`]; and the group-commit writer, [`spawn_writer`].
+//!   [`SnapshotStore`], [`UnitOfWork`], [`VersionedUnitOfWork`], all at once [`Backend`]; and the group-commit writer,
+//!   [`spawn_writer`].
 //!
 //! # A command
 //!

@@ -48,7 +48,8 @@ impl<S: EventStore> CommandExecutor<S> {
     ///
     /// A snapshot is stored after the append that made it due, by a task of its own: the caller does not wait for it. One
     /// that is lost, damaged, of an older program or of another history of the log costs a read of all events and nothing
-    /// else. What is queued is stored before the executor goes if [`shut_down`](Self::shut_down) is called.
+    /// else. What is queued is stored before the executor goes if [`shut_down`](Self::shut_down) is called. Those of states
+    /// that no command has any more are removed by [`SnapshotStore::prune_snapshots`], when somebody calls it.
     ///
     /// ```
     /// # use eventcore::{CommandExecutor, SnapshotPolicy};
@@ -68,8 +69,9 @@ impl<S: EventStore> CommandExecutor<S> {
         self
     }
 
-    /// Keeps the states of commands that allow it ([`StateFold::by_state`](super::StateFold)) in memory, at most so many,
-    /// those used lately: a command on streams that nobody else has changed needs no read.
+    /// Keeps the states of commands that allow it ([`StateFold::by_state`](super::StateFold)) in memory, at most so many
+    /// (rounded up to an even number, at least 2), those used lately: a command on streams that nobody else has changed
+    /// needs no read. Their size in bytes is not limited.
     ///
     /// Only an append that finds every stream as it was folded is ever answered; a rejection or a decision to do nothing is
     /// decided again on a fresh read. So another process that appends too costs reads and nothing else. Do not use it where

@@ -44,21 +44,23 @@ impl SnapshotPolicy {
     }
 
     /// Snapshots are taken also of commands on several streams, up to so many. Each *set* of streams has a snapshot of its
-    /// own, so this is for sets that come again; of accounts that transfer among each other there are too many.
+    /// own, so this is for sets that come again; of accounts that transfer among each other there are too many. By default
+    /// 1; with 0 none are taken.
     #[must_use]
     pub const fn up_to_streams(mut self, streams: usize) -> Self {
         self.max_streams = streams;
         self
     }
 
-    /// The largest state that is stored, in bytes.
+    /// The largest state that is stored, in bytes. By default 1 MiB.
     #[must_use]
     pub const fn max_bytes(mut self, bytes: usize) -> Self {
         self.max_bytes = bytes;
         self
     }
 
-    /// How many snapshots may wait to be stored. What comes when so many wait is dropped. 0 is taken as 1.
+    /// How many snapshots may wait to be stored. What comes when so many wait is dropped, and due again with the next append
+    /// to its streams. By default 64; 0 is taken as 1.
     #[must_use]
     pub const fn queue(mut self, snapshots: usize) -> Self {
         self.queue = if snapshots == 0 { 1 } else { snapshots };

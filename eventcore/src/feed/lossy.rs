@@ -47,6 +47,37 @@ pub enum LossyError {
 ///
 /// A task of the current tokio runtime follows the log until this value is dropped or the store is closed.
 ///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// # use eventcore::{
+/// #     AppendRequest, EventFilter, EventId, EventMetadata, EventStore, LossyCapacity, LossyError, NewEvent, Payload,
+/// #     SchemaVersion, StreamId, subscribe_lossy,
+/// # };
+/// # let store = eventcore_memory::MemoryEventStore::new();
+/// let mut feed = subscribe_lossy(store.clone(), EventFilter::all(), LossyCapacity::default()).await?;
+/// # let deposited = NewEvent {
+/// #     id: EventId::generate(),
+/// #     event_type: "bank.MoneyDeposited".parse()?,
+/// #     schema_version: SchemaVersion::default(),
+/// #     payload: Payload::json(r#"{"cents":5}"#),
+/// #     metadata: EventMetadata::empty(),
+/// # };
+/// # store.append(AppendRequest::builder().event(StreamId::new("account-1")?, deposited).build()?).await?;
+/// # store.close().await?;
+/// loop {
+///     match feed.next().await {
+///         Ok(event) => println!("{}: {}", event.position(), event.event_type()),
+///         Err(LossyError::Lagged(lost)) => println!(".. {lost} events were not shown"),
+///         Err(end) => {
+///             println!("{end}");
+///             break;
+///         }
+///     }
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # }).unwrap();
+/// ```
+///
 /// # Errors
 /// What the store says when it is asked for the end of the log.
 pub async fn subscribe_lossy<R>(

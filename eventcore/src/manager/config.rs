@@ -18,6 +18,9 @@ fn check_restarts(value: &u32) -> Result<(), ValidationError> {
 pub struct MaxRestarts(u32);
 
 /// How live projections are run.
+///
+/// What it does not say is as in [`ProjectionConfig::default`]; so an event whose projector answers
+/// [`Retry`](crate::FailureStrategy::Retry) is tried again 3 times.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LiveConfig {
     checkpoint_interval: Duration,

@@ -10,14 +10,15 @@ pub enum ManagerError {
     /// A projector's name is no valid name.
     #[error("the projector's name is refused")]
     Name(#[source] ValidationError),
-    /// Two projectors have one name.
-    #[error("projection {name} is registered twice")]
+    /// A projector of this name, or of the same type under another name, is registered already. A type that is to run under
+    /// several names is wrapped in one type for each.
+    #[error("projection {name} cannot be added: its name or the type of its projector is registered already")]
     Duplicate {
-        /// The name.
+        /// The name of the second one.
         name: ProjectionName,
     },
     /// No projector of this name or type was registered.
-    #[error("no projection {what} is registered")]
+    #[error("no projection {what} is registered with this manager")]
     Unknown {
         /// Its name, or the name of its type.
         what: String,
@@ -25,14 +26,16 @@ pub enum ManagerError {
     /// The projections run already. Shut them down first.
     #[error("the projections are live already; shut them down before they are started again")]
     AlreadyLive,
-    /// The projections do not run.
-    #[error("the projections are not live")]
+    /// The projections do not run. [`start_live`](super::ProjectionManager::start_live) starts them.
+    #[error("the projections are not live; start them first")]
     NotLive,
-    /// The projection has effects of its own, at a place that only it knows. To begin again, stop it, empty that place, and
-    /// call [`reset_projection`](crate::reset_projection).
+    /// What the projection writes to has no versions, so only the projector knows where it is. A read model in the store's
+    /// transaction gets them by [`register_versioned`](super::ProjectionManagerBuilder::register_versioned). To begin again
+    /// with effects elsewhere, stop the projection, empty that place, and call
+    /// [`reset_projection`](crate::reset_projection).
     #[error(
-        "projection {name} has effects of its own and cannot be rebuilt side by side; stop it, empty what it writes to, \
-         and reset it"
+        "projection {name} writes to what has no versions and cannot be rebuilt side by side; register it as a versioned \
+         one, or stop it, empty what it writes to, and reset it"
     )]
     CannotRebuild {
         /// The projection.

@@ -189,7 +189,8 @@ impl LiveHandle {
         matches!(self.state(), LiveState::Live)
     }
 
-    /// Returns when every projection has caught up once, or goes on to do so elsewhere.
+    /// Returns when every projection has caught up once, or goes on to do so elsewhere. One that was paused before that is
+    /// waited for until it is resumed.
     ///
     /// # Errors
     /// [`ManagerError::Failed`] if one of them fails for good.
@@ -202,6 +203,10 @@ impl LiveHandle {
     }
 
     /// Returns when every projection is done with `position`: what was written there can be read from each.
+    ///
+    /// One that is paused, or led by another instance, does not come on here and is waited for until it does: set a time
+    /// limit (`tokio::time::timeout`) where that can be. A single read model in memory is asked by
+    /// [`ProjectionManager::projection`](super::ProjectionManager::projection), which waits for nothing else.
     ///
     /// # Errors
     /// [`ManagerError::Failed`] if one of them fails for good, [`ManagerError::NotLive`] if they are shut down meanwhile.

@@ -32,11 +32,13 @@ pub struct RebuildProgress {
     pub position: Option<GlobalPosition>,
     /// The head of the log.
     pub head: Option<GlobalPosition>,
-    /// How many positions it has come on per second, since it was looked at before.
+    /// How many positions it has come on per second since [`Rebuild::progress`] was called before, at first since the rebuild
+    /// was asked for.
     pub rate: f64,
 }
 
-/// A rebuild that was asked for. Dropping it does not end the rebuild.
+/// A rebuild that was asked for, by [`ProjectionManager::rebuild`](super::ProjectionManager::rebuild). Dropping it does not
+/// end the rebuild.
 pub struct Rebuild {
     follower: Arc<Follower>,
     log: Arc<dyn Backend>,
@@ -107,7 +109,7 @@ impl Rebuild {
         Ok(RebuildProgress { state, position, head, rate })
     }
 
-    /// Returns when the new read model serves.
+    /// Returns when the new read model serves. While the projection is paused, or nobody leads it, it waits.
     ///
     /// # Errors
     /// [`ManagerError::RebuildGivenUp`] if it fails for good, else as [`progress`](Self::progress).

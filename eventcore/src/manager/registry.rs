@@ -102,7 +102,8 @@ where
     }
 
     /// Adds a projection whose read model, in the store's transaction, can be rebuilt side by side. `make` makes the
-    /// projector of a version.
+    /// projector of a version; the name does not depend on the version. Readers find the read model in the store, under the
+    /// name that [`VersionedProjector::activate`] gives it.
     ///
     /// # Errors
     /// As [`register`](Self::register).
@@ -179,7 +180,50 @@ where
         Ok(LiveHandle::new(started))
     }
 
-    /// Stops applying events to a projection; it keeps its place.
+    /// Stops applying events to a projection; it keeps its place. The event in hand is finished after this has returned.
+    ///
+    /// This is about this instance alone: the leadership of a projection with durable effects is given up, and another
+    /// instance that stands by takes over. It stays paused when the projections are shut down and started again.
+    ///
+    /// Dead letters are replayed meanwhile:
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+    /// # use eventcore::{Event, ProjectionManager, Projector, RecordedEvent};
+    /// # use serde::{Deserialize, Serialize};
+    /// # #[derive(Serialize, Deserialize, Event)]
+    /// # #[event(namespace = "bank")]
+    /// # enum BankEvent { Deposited { cents: u64 } }
+    /// # struct Letters;
+    /// # impl Projector for Letters {
+    /// #     type Event = BankEvent;
+    /// #     type Error = std::convert::Infallible;
+    /// #     type Context = ();
+    /// #     fn name(&self) -> &str { "letters" }
+    /// #     async fn apply(&mut self, _: &RecordedEvent<BankEvent>, _: &mut ()) -> Result<(), Self::Error> { Ok(()) }
+    /// # }
+    /// use eventcore::{LeadershipError, ProjectionError, ReplayError, replay_dead_letters};
+    ///
+    /// # let store = eventcore_memory::MemoryEventStore::new();
+    /// # let manager = ProjectionManager::builder(store.clone()).register(|| Letters)?.build();
+    /// # let live = manager.start_live()?;
+    /// # live.wait_until_caught_up().await?;
+    /// manager.pause("letters")?;
+    /// let outcome = loop {
+    ///     match replay_dead_letters(Letters, &store).await {
+    ///         // Its run has still to end.
+    ///         Err(ReplayError::Projection(ProjectionError::Leadership(LeadershipError::Busy { .. }))) => {
+    ///             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    ///         }
+    ///         result => break result,
+    ///     }
+    /// };
+    /// manager.resume("letters")?;
+    /// assert_eq!(outcome?.failed, 0);
+    /// # live.shutdown().await?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// ```
     ///
     /// # Errors
     /// [`ManagerError::Unknown`] if there is none of that name.
@@ -187,7 +231,7 @@ where
         self.follower(name).map(|follower| follower.pause())
     }
 
-    /// Goes on with a paused projection.
+    /// Goes on with a paused projection; does nothing to one that is not paused.
     ///
     /// # Errors
     /// [`ManagerError::Unknown`] if there is none of that name.
@@ -200,12 +244,41 @@ where
     ///
     /// One in memory is another value; one in the store's transaction is
     /// [another version](ProjectionManagerBuilder::register_versioned), built by whoever leads the projection, here or
-    /// elsewhere. If that is under way already, this is about that one.
+    /// elsewhere. If that is under way already, this is about that one; one in memory begins again from the beginning. A
+    /// projection that is paused is rebuilt when it is resumed.
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+    /// # use eventcore::{Event, InMemory, ProjectionManager, Projector, RecordedEvent};
+    /// # use serde::{Deserialize, Serialize};
+    /// # #[derive(Serialize, Deserialize, Event)]
+    /// # #[event(namespace = "bank")]
+    /// # enum BankEvent { Deposited { cents: u64 } }
+    /// # #[derive(Clone, Default)]
+    /// # struct Total(u64);
+    /// # impl Projector for Total {
+    /// #     type Event = BankEvent;
+    /// #     type Error = std::convert::Infallible;
+    /// #     type Context = InMemory;
+    /// #     fn name(&self) -> &str { "total" }
+    /// #     async fn apply(&mut self, _: &RecordedEvent<BankEvent>, _: &mut InMemory) -> Result<(), Self::Error> { Ok(()) }
+    /// # }
+    /// # let store = eventcore_memory::MemoryEventStore::new();
+    /// # let manager = ProjectionManager::builder(store.clone()).register(Total::default)?.build();
+    /// # let live = manager.start_live()?;
+    /// let mut rebuild = manager.rebuild("total").await?;
+    /// let so_far = rebuild.progress().await?;
+    /// println!("{:?}, at {:?} of {:?}", so_far.state, so_far.position, so_far.head);
+    /// rebuild.done().await?;
+    /// # live.shutdown().await?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// ```
     ///
     /// # Errors
     /// [`ManagerError::Unknown`] if there is no projection of that name, [`ManagerError::NotLive`] if the projections do not
-    /// run, [`ManagerError::Failed`] if it has failed for good, [`ManagerError::CannotRebuild`] if it has effects of its own,
-    /// else what the store says.
+    /// run, [`ManagerError::Failed`] if it has failed for good, [`ManagerError::CannotRebuild`] if its effects are durable
+    /// and it was registered without versions, else what the store says.
     pub async fn rebuild(&self, name: &str) -> Result<Rebuild, ManagerError> {
         let follower = self.follower(name)?;
         if !self.is_running() {

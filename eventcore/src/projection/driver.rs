@@ -42,7 +42,56 @@ pub struct ProjectionOutcome<P> {
 /// Runs a projection: to the end of the log (batch, the default), or until told to stop (continuous).
 ///
 /// It reads page after page, applies events in global order, and saves one checkpoint per page. Run again, it goes on
-/// from there, except for a read model in memory, which starts at the beginning.
+/// from there, except for a read model in memory, which starts at the beginning. Many projections at once, started again
+/// when they fail, are run by a [`ProjectionManager`](crate::ProjectionManager).
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// # use eventcore::{
+/// #     AppendRequest, Event, EventId, EventMetadata, EventStore, InMemory, NewEvent, Progress, ProjectionConfig, Projector,
+/// #     RecordedEvent, StreamId, run_projection,
+/// # };
+/// # use serde::{Deserialize, Serialize};
+/// # #[derive(Serialize, Deserialize, Event)]
+/// # #[event(namespace = "bank")]
+/// # enum BankEvent { Deposited { cents: u64 } }
+/// # #[derive(Default)]
+/// # struct Total(u64);
+/// # impl Projector for Total {
+/// #     type Event = BankEvent;
+/// #     type Error = std::convert::Infallible;
+/// #     type Context = InMemory;
+/// #     fn name(&self) -> &str { "total" }
+/// #     async fn apply(&mut self, event: &RecordedEvent<BankEvent>, _: &mut InMemory) -> Result<(), Self::Error> {
+/// #         let BankEvent::Deposited { cents } = event.payload();
+/// #         self.0 += cents;
+/// #         Ok(())
+/// #     }
+/// # }
+/// use tokio_util::sync::CancellationToken;
+///
+/// # let store = eventcore_memory::MemoryEventStore::new();
+/// # let deposit = NewEvent::encode(EventId::generate(), &BankEvent::Deposited { cents: 5 }, EventMetadata::empty())?;
+/// # store.append(AppendRequest::builder().event(StreamId::new("account-1")?, deposit).build()?).await?;
+/// // A batch: to the end of the log, once.
+/// let outcome = run_projection(Total::default(), &store, ProjectionConfig::default()).await?;
+/// assert_eq!((outcome.projector.0, outcome.applied), (5, 1));
+///
+/// // Continuous: until it is told to stop. Who wants to read what was written waits for its position.
+/// let (stop, progress) = (CancellationToken::new(), Progress::default());
+/// let config = ProjectionConfig::default().continuous().shutdown(stop.clone()).progress(progress.clone());
+/// let running = tokio::spawn({
+///     let store = store.clone();
+///     async move { run_projection(Total::default(), &store, config).await }
+/// });
+/// if let Some(head) = store.head().await? {
+///     progress.wait_for(head).await?;
+/// }
+/// stop.cancel();
+/// assert_eq!(running.await??.projector.0, 5);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # }).unwrap();
+/// ```
 ///
 /// # Errors
 /// [`ProjectionError`], whose [`kind`](ProjectionError::kind) tells what a caller can do.
@@ -61,7 +110,8 @@ where
 
 /// Forgets the checkpoint of a projection, so that it starts at the beginning of the log. No instance may be running it.
 ///
-/// What it has done so far stays: empty its tables yourself before it is run again, or it counts every event twice.
+/// What it has done so far stays: empty its tables yourself before it is run again, or it counts every event twice. A read
+/// model with versions is not reset but [rebuilt](crate::ReadModelStore::request_rebuild), which empties nothing that serves.
 ///
 /// # Errors
 /// [`LeadershipError::Busy`] if an instance leads it, else what the store says.

@@ -50,7 +50,7 @@ pub enum ProjectionError<E: StdError + 'static> {
     /// The checkpoint belongs to another log.
     #[error(
         "projection {name}: its checkpoint was reached in log {checkpoint}, this is log {log}; \
-         connect to that log, or reset the projection and rebuild"
+         connect to that log, or rebuild it: with versions ask for a rebuild, else empty what it writes to and reset it"
     )]
     OtherLog {
         /// The projection.
@@ -62,8 +62,8 @@ pub enum ProjectionError<E: StdError + 'static> {
     },
     /// The checkpoint was reached with another filter.
     #[error(
-        "projection {name}: its checkpoint was reached with another filter; reset the projection and rebuild, \
-         give it another name, or accept the change"
+        "projection {name}: its checkpoint was reached with another filter; accept the change, give it another \
+         name, or rebuild it: with versions ask for a rebuild, else empty what it writes to and reset it"
     )]
     OtherFilter {
         /// The projection.
@@ -72,7 +72,8 @@ pub enum ProjectionError<E: StdError + 'static> {
     /// The projector's event type reads more types than before, and the log holds events of these before the checkpoint.
     #[error(
         "projection {name}: it now reads {event_type}, which the log holds at position {position}, before its checkpoint; \
-         reset the projection and rebuild, or accept that these events are left out"
+         accept that these events are left out, or rebuild it: with versions ask for a rebuild, else empty what it writes \
+         to and reset it"
     )]
     NewTypesInHistory {
         /// The projection.
@@ -82,8 +83,11 @@ pub enum ProjectionError<E: StdError + 'static> {
         /// Where the first event of a new type stands.
         position: GlobalPosition,
     },
-    /// A batch waited in vain for acknowledged events to come into the feed.
-    #[error("the feed did not reach position {target} in time")]
+    /// A batch waited in vain for acknowledged events to come into the feed: something that was begun before them is still
+    /// being committed. Run it again later, or with more [`batch_patience`](super::ProjectionConfig::batch_patience).
+    #[error(
+        "the feed did not reach position {target} in time, as earlier appends are still under way; run it again later"
+    )]
     NotCaughtUp {
         /// The head of the log when the batch began.
         target: GlobalPosition,

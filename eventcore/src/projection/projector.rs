@@ -73,6 +73,29 @@ pub trait Projector: Send {
     ) -> impl Future<Output = Result<(), Self::Error>> + Send;
 
     /// Chooses what happens when an event could not be decoded or applied. By default the projection ends with the error.
+    ///
+    /// ```
+    /// use eventcore::{FailureContext, FailureStrategy, ProjectionFailure};
+    ///
+    /// #[derive(Debug, thiserror::Error)]
+    /// enum MailError {
+    ///     #[error("the mail server cannot be reached")]
+    ///     Unreachable,
+    ///     #[error("there is no such address")]
+    ///     NoSuchAddress,
+    /// }
+    ///
+    /// // As in `on_error` of a projector with `type Error = MailError`.
+    /// fn on_error(failure: &FailureContext<'_, MailError>) -> FailureStrategy {
+    ///     match failure.failure {
+    ///         ProjectionFailure::Apply(MailError::Unreachable) => FailureStrategy::RetryThenDeadLetter,
+    ///         ProjectionFailure::Apply(MailError::NoSuchAddress) => FailureStrategy::DeadLetter,
+    ///         // Bytes that cannot be decoded, and whatever else may come: somebody has to look.
+    ///         _ => FailureStrategy::Fatal,
+    ///     }
+    /// }
+    /// # let _ = on_error;
+    /// ```
     fn on_error(&mut self, _failure: &FailureContext<'_, Self::Error>) -> FailureStrategy {
         FailureStrategy::Fatal
     }

@@ -27,8 +27,8 @@ pub struct ReplayOutcome<P> {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ReplayError<E: StdError + 'static> {
-    /// There is no such letter, or it was discarded meanwhile.
-    #[error("there is no dead letter {id}")]
+    /// There is no such letter, or it was replayed or discarded meanwhile.
+    #[error("there is no dead letter {id}; if there was one, it was replayed or discarded")]
     NoSuchLetter {
         /// The letter asked for.
         id: DeadLetterId,
@@ -59,8 +59,8 @@ impl<E: StdError + 'static> ReplayError<E> {
 /// Applies the event of one dead letter, and throws the letter away.
 ///
 /// The projection must not be running anywhere: its leadership is taken meanwhile. One that a
-/// [`ProjectionManager`](crate::ProjectionManager) runs is paused for that; until its run has ended the answer is that
-/// another instance leads. In a transactional context the effects of
+/// [`ProjectionManager`](crate::ProjectionManager) runs is [paused](crate::ProjectionManager::pause) for that; until its run has ended
+/// the answer is that another instance leads. In a transactional context the effects of
 /// the event are committed with the end of its letter, exactly once; with effects of the projector's own they come before
 /// it, at least once. The checkpoint stays where it is. The event is applied after events that came later in the log, so
 /// replay only what does not depend on their order.

@@ -140,6 +140,9 @@ pub trait ReadModelStore: Send + Sync {
     /// Asks whoever leads the projection, here or elsewhere, to build the read model anew; if nobody does, it begins when
     /// somebody leads again. While one is being built already, nothing more is asked for. Returns what stands then.
     ///
+    /// The store does not know which projections there are: a name that none has is remembered like any other, and nothing
+    /// comes of it.
+    ///
     /// # Errors
     /// As [`read_model`](Self::read_model).
     async fn request_rebuild(&self, name: &ProjectionName) -> Result<ReadModel, CheckpointError>;

@@ -46,12 +46,15 @@ pub enum WatchError {
         source: DecodeError,
     },
     /// A lossy watcher was cut off, as more states waited for its consumer than it may keep. Begin a new one.
-    #[error("the watcher was cut off: more than {capacity} states waited to be seen")]
+    #[error(
+        "the watcher was cut off, as more than {capacity} states waited to be seen; watch anew, or with more capacity"
+    )]
     Pruned {
         /// How many may wait.
         capacity: LossyCapacity,
     },
-    /// The checkpoint of a durable watcher was saved for other streams.
+    /// The checkpoint of a durable watcher was saved for other streams. Give the watcher another name, or forget the
+    /// checkpoint by [`reset_projection`](crate::reset_projection).
     #[error("watcher {name}: its checkpoint was saved for other streams; reset it or give the watcher another name")]
     OtherStreams {
         /// The watcher.

@@ -54,7 +54,7 @@ pub(crate) enum Request {
     Watch,
     /// Print how far the projections have come that keep something in the store
     Projections,
-    /// Build the table of balances in the store anew, beside the one that serves; stopped, it goes on next time
+    /// Build the table of balances in the store (bank_balances, for SQL) anew, beside the one that serves; stopped, it goes on next time
     Rebuild,
     /// Print everything that happened to an account
     History {

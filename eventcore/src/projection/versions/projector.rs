@@ -9,6 +9,10 @@ use std::future::Future;
 /// Each of these functions runs in a transaction of its own, which also records that it was done; it may be tried again
 /// after the transaction was rolled back. Keep them short: where the store has one writer, appends wait meanwhile.
 ///
+/// It is run by [`run_versioned_projection`](super::run_versioned_projection), or by a manager that it was
+/// [registered](crate::ProjectionManagerBuilder::register_versioned) with as one with versions. As a mere [`Projector`] it
+/// would write to the place of whatever version it was made for, without that having been prepared.
+///
 /// `SqliteContext` of `eventcore-sqlite` has an example that runs.
 pub trait VersionedProjector: Projector {
     /// Makes, empty, what this version is kept in.
