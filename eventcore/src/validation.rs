@@ -104,6 +104,9 @@ pub(crate) const MAX_NAME_CHARS: usize = 255;
 
 /// The rule of every name: 1 to 255 characters, no control characters, no whitespace at either end.
 pub(crate) fn check_name(what: &'static str, text: &str) -> Result<(), ValidationError> {
+    if is_plain(text.as_bytes()) {
+        return Ok(());
+    }
     let problem = if text.is_empty() {
         Problem::Empty
     } else if text.len() > MAX_NAME_CHARS && text.chars().count() > MAX_NAME_CHARS {
@@ -116,6 +119,14 @@ pub(crate) fn check_name(what: &'static str, text: &str) -> Result<(), Validatio
         return Ok(());
     };
     Err(ValidationError::new(what, problem))
+}
+
+/// Whether a text is what names nearly always are: short, of ASCII letters, digits and signs, and so without any problem.
+fn is_plain(text: &[u8]) -> bool {
+    let ends = [text.first(), text.last()];
+    text.len() <= MAX_NAME_CHARS
+        && ends.iter().all(|end| end.is_some_and(u8::is_ascii_graphic))
+        && text.iter().all(|byte| matches!(byte, b' '..=b'~'))
 }
 
 /// The rule of every number: within `min..=max`.

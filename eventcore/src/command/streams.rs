@@ -1,5 +1,6 @@
 //! The streams a command may read and write, as handles that only the library makes.
 
+use crate::store::MANY_STREAMS;
 use crate::{StreamId, StreamName, ValidationError};
 use std::collections::HashMap;
 use std::fmt;
@@ -46,6 +47,7 @@ handle_impls!(ReadHandle);
 /// one participant, and if one of them writes, it is written.
 pub struct StreamBinder<C> {
     streams: Vec<BoundStream>,
+    /// Where the streams are in `streams`, once there are [`MANY_STREAMS`].
     index: HashMap<StreamId, usize>,
     discovered: Discovered,
     command: PhantomData<fn() -> C>,
@@ -106,11 +108,21 @@ impl<C> StreamBinder<C> {
     }
 
     fn add(&mut self, stream_id: StreamId, writable: bool) {
-        if let Some(&index) = self.index.get(&stream_id) {
-            self.streams[index].writable |= writable;
+        let index = self.streams.len();
+        let found = match index < MANY_STREAMS {
+            true => self.streams.iter().position(|stream| stream.stream_id == stream_id),
+            false => self.index.get(&stream_id).copied(),
+        };
+        if let Some(stream) = found.and_then(|found| self.streams.get_mut(found)) {
+            stream.writable |= writable;
             return;
         }
-        self.index.insert(stream_id.clone(), self.streams.len());
+        if index + 1 == MANY_STREAMS {
+            self.index = self.streams.iter().map(|stream| stream.stream_id.clone()).zip(0..).collect();
+        }
+        if index + 1 >= MANY_STREAMS {
+            self.index.insert(stream_id.clone(), index);
+        }
         self.streams.push(BoundStream { stream_id, writable });
     }
 }

@@ -81,7 +81,8 @@ fn check_event_id(id: &Uuid) -> Result<(), ValidationError> {
 pub struct EventId(Uuid);
 
 impl EventId {
-    /// A new id, from the clock and the system's randomness. Only drivers call it; domain code and machines never do.
+    /// A new id, from the clock and a generator of the thread's that the system seeds. Only drivers call it; domain code and
+    /// machines never do. A process that was forked without `exec` must make none: it would repeat those of its parent.
     #[must_use]
     pub fn generate() -> Self {
         Self::try_new(Uuid::now_v7()).unwrap_or_else(|_| unreachable!("now_v7 makes a UUID of version 7"))

@@ -158,11 +158,15 @@ impl AppendRequest {
     }
 }
 
+/// Of so many streams on names are hashed; fewer are compared one by one, which is cheaper than a table.
+pub(crate) const MANY_STREAMS: usize = 16;
+
 /// Builds an [`AppendRequest`].
 #[derive(Debug, Default)]
 pub struct AppendRequestBuilder {
     streams: Vec<StreamExpectation>,
     events: Vec<EventToAppend>,
+    /// Where the streams are in `streams`, once there are [`MANY_STREAMS`].
     index: HashMap<StreamId, usize>,
     /// Streams whose expectation was given, as opposed to assumed to be `Any`.
     stated: Vec<bool>,
@@ -227,11 +231,20 @@ impl AppendRequestBuilder {
     }
 
     fn index_of(&mut self, stream_id: StreamId) -> usize {
-        if let Some(&index) = self.index.get(&stream_id) {
-            return index;
-        }
         let index = self.streams.len();
-        self.index.insert(stream_id.clone(), index);
+        let found = match index < MANY_STREAMS {
+            true => self.streams.iter().position(|stream| stream.stream_id == stream_id),
+            false => self.index.get(&stream_id).copied(),
+        };
+        if let Some(found) = found {
+            return found;
+        }
+        if index + 1 == MANY_STREAMS {
+            self.index = self.streams.iter().map(|stream| stream.stream_id.clone()).zip(0..).collect();
+        }
+        if index + 1 >= MANY_STREAMS {
+            self.index.insert(stream_id.clone(), index);
+        }
         self.streams.push(StreamExpectation { stream_id, expected: ExpectedVersion::Any, written: false });
         self.stated.push(false);
         index

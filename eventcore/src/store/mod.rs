@@ -18,6 +18,7 @@ mod signal;
 mod snapshot;
 mod unit_of_work;
 
+pub(crate) use append::MANY_STREAMS;
 pub use append::{
     AppendLimits, AppendRequest, AppendRequestBuilder, Appended, AppendedEvent, CommandClaim, EventToAppend,
     Fingerprint, Receipt, StreamExpectation,

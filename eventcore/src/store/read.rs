@@ -1,9 +1,11 @@
 //! Requests to read, and what comes back.
 
+use super::append::MANY_STREAMS;
 use super::{InvalidAppend, LogCursor, Receipt};
 use crate::validation::check_range;
 use crate::{AppendRequest, CommandId, GlobalPosition, RecordedEvent, StreamId, StreamVersion, ValidationError};
 use nutype::nutype;
+use std::collections::HashSet;
 
 /// One consistent read: the events of all its streams, and the receipt of a command, as of one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -35,8 +37,24 @@ impl ReadStreams {
     /// # Errors
     /// [`InvalidAppend::TooManyStreams`] beyond 1,000 streams.
     pub fn after(positions: impl IntoIterator<Item = StreamPosition>) -> Result<Self, InvalidAppend> {
-        let mut seen = std::collections::HashSet::new();
-        let streams: Vec<_> = positions.into_iter().filter(|p| seen.insert(p.stream_id.clone())).collect();
+        let positions = positions.into_iter();
+        let mut streams: Vec<StreamPosition> =
+            Vec::with_capacity(positions.size_hint().0.min(AppendRequest::MAX_STREAMS));
+        let mut seen = HashSet::new();
+        for position in positions {
+            let known = match streams.len() < MANY_STREAMS {
+                true => streams.iter().any(|stream| stream.stream_id == position.stream_id),
+                false => {
+                    if seen.is_empty() {
+                        seen.extend(streams.iter().map(|stream| stream.stream_id.clone()));
+                    }
+                    !seen.insert(position.stream_id.clone())
+                }
+            };
+            if !known {
+                streams.push(position);
+            }
+        }
         if streams.len() > AppendRequest::MAX_STREAMS {
             return Err(InvalidAppend::TooManyStreams { count: streams.len(), limit: AppendRequest::MAX_STREAMS });
         }
