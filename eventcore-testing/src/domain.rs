@@ -75,7 +75,7 @@ macro_rules! folds_balances {
         }
 
         fn state_fold() -> StateFold<Self> {
-            StateFold::with_snapshots()
+            StateFold::with_snapshots().timeless()
         }
     };
 }

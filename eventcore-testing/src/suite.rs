@@ -265,6 +265,7 @@ macro_rules! __for_each_case {
                 a_conflict_is_decided_again_on_a_fresh_read
                 a_change_of_a_stream_only_read_is_decided_again
                 a_conflict_at_the_last_attempt_is_told
+                commands_stored_together_neither_lose_nor_double
                 lost_answers_without_an_id_neither_lose_nor_double
                 lost_answers_with_an_id_neither_lose_nor_double
                 an_outcome_that_stays_unknown_is_told

@@ -363,6 +363,57 @@ fn losses() -> Checked<Vec<Vec<AppendFault>>> {
     ])
 }
 
+pub(crate) async fn commands_stored_together_neither_lose_nor_double(env: &Environment) -> Outcome {
+    for faults in [vec![Vec::new()], losses()?].concat() {
+        let store = env.fresh().await?;
+        let account = stream("account")?;
+        deposit(&store, &account, 20).await?;
+        let faulty = FaultyStore::new(Arc::clone(&store));
+        let named = format!("{faults:?}");
+        // The first one takes its time, so that the others wait for it and are stored together.
+        faulty.faults().of_appends([vec![AppendFault::Delayed(Duration::from_millis(5))], faults].concat());
+        let policy = RetryPolicy::default().max_attempts(MaxAttempts::try_new(10_000)?).cap(Duration::from_millis(5));
+        let executor = CommandExecutor::new(faulty.clone()).retry(policy).state_cache(10);
+        let told = together((0..6).map(|_| {
+            let (executor, account) = (executor.clone(), account.clone());
+            async move {
+                let mut versions = Vec::new();
+                for _ in 0..5 {
+                    match executor.execute(Withdraw { account: account.clone(), amount: 1 }).await {
+                        Ok(outcome) => versions.extend(outcome.events().iter().map(|event| event.version.get())),
+                        Err(CommandError::Rejected(Refusal::InsufficientFunds { balance: 0, .. })) => {}
+                        Err(error) => return Err(error.into()),
+                    }
+                }
+                Ok(versions)
+            }
+        }))
+        .await?;
+        ensure!(faulty.faults().are_used_up(), "a planned fault did not happen: {named}");
+        let changes = changes(&store, &account).await?;
+        let balances = changes.iter().scan(0, |balance, change| {
+            *balance += change;
+            Some(*balance)
+        });
+        ensure!(
+            balances.into_iter().all(|balance| balance >= 0),
+            "the account was overdrawn after {named}: {changes:?}"
+        );
+        let withdrawn = (1..).zip(&changes).filter(|(_, change)| **change == -1).map(|(version, _)| version);
+        let mut told: Vec<u64> = told.concat();
+        told.sort_unstable();
+        ensure_eq!(
+            told,
+            withdrawn.collect::<Vec<u64>>(),
+            "versions told of withdrawals, and those stored, after {named}"
+        );
+        let foreign = changes.iter().filter(|change| **change == 7).count();
+        let least = if foreign == 0 { 20 } else { 0 };
+        ensure!(told.len() >= least, "only {} of 20 withdrawals were accepted after {named}", told.len());
+    }
+    Ok(())
+}
+
 pub(crate) async fn lost_answers_without_an_id_neither_lose_nor_double(env: &Environment) -> Outcome {
     for faults in losses()? {
         withdraw_through(env, faults, CommandContext::new()).await?;

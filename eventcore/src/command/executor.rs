@@ -1,6 +1,7 @@
 //! The driver of the decision machine: performs its effects.
 
 use super::cache::StateCache;
+use super::joint::{Company, Entered, Joint, Lead};
 use super::machine::{DecisionOptions, DecisionStep, Entropy, decide_with};
 use super::queues::StreamQueues;
 use super::snapshot_writer::SnapshotWriter;
@@ -27,6 +28,7 @@ pub struct CommandExecutor<S> {
 struct Kept {
     snapshots: Option<Arc<SnapshotWriter>>,
     states: Option<Arc<StateCache>>,
+    joint: Joint,
 }
 
 impl<S: EventStore> CommandExecutor<S> {
@@ -72,6 +74,10 @@ impl<S: EventStore> CommandExecutor<S> {
     /// Keeps the states of commands that allow it ([`StateFold::by_state`](super::StateFold)) in memory, at most so many
     /// (rounded up to an even number, at least 2), those used lately: a command on streams that nobody else has changed
     /// needs no read. Their size in bytes is not limited.
+    ///
+    /// Commands that allow it ([`StateFold::timeless`](super::StateFold::timeless)) and have no command id queue up for each
+    /// other's streams, and are decided one after the other on what those before them decided: what up to 64 of them, or
+    /// 1 MiB of events, decided is stored by one append.
     ///
     /// Only an append that finds every stream as it was folded is ever answered; a rejection or a decision to do nothing is
     /// decided again on a fresh read. So another process that appends too costs reads and nothing else. Do not use it where
@@ -175,14 +181,32 @@ async fn drive<C: CommandLogic, S: EventStore + ?Sized>(
         let mut step = decide_with(command, context, options);
         let mut turn = None;
         let mut contended = None;
+        let mut lead: Option<Lead> = None;
         loop {
             step = match step {
-                DecisionStep::Recall(recalling) => {
-                    // Whoever waits for his turn finds the state of the one before him.
-                    drop(turn.take());
-                    turn = Some(queues.turn(recalling.streams(), contended.as_ref()).await);
+                DecisionStep::Recall(mut recalling) => {
+                    if lead.is_none() && recalling.is_joinable() {
+                        match kept.joint.enter(recalling).await {
+                            Entered::Leads(leads, again) => (lead, recalling) = (Some(leads), again),
+                            Entered::GoesOn(next) => {
+                                step = next;
+                                continue;
+                            }
+                        }
+                    }
+                    if recalling.is_to_decide() {
+                        // Whoever waits for his turn finds the state of the one before him.
+                        drop(turn.take());
+                        turn = Some(queues.turn(recalling.streams(), contended.as_ref()).await);
+                    }
                     let state = cache.and_then(|cache| cache.get(recalling.key()));
-                    recalling.recalled(state, &mut entropy)
+                    let found = state.is_some();
+                    let next = recalling.recalled(state, &mut entropy);
+                    if found && !matches!(next, DecisionStep::Append(_)) {
+                        // It decides on what it reads, and perhaps nothing: nobody has to wait for that.
+                        lead = None;
+                    }
+                    next
                 }
                 DecisionStep::Load(loading) => {
                     let loaded = match snapshots {
@@ -201,11 +225,16 @@ async fn drive<C: CommandLogic, S: EventStore + ?Sized>(
                     reading.read(read, &mut entropy)
                 }
                 DecisionStep::Append(appending) => {
+                    let (appending, company) = match &mut lead {
+                        Some(lead) => lead.gather(appending, &mut entropy).await,
+                        None => (appending, Company::default()),
+                    };
                     let appended = store.append(appending.request()).await;
+                    let appended = company.answer(appended, &mut entropy);
                     appending.appended(appended, &mut entropy)
                 }
                 DecisionStep::Wait(waiting) => {
-                    drop(turn.take());
+                    drop((turn.take(), lead.take()));
                     contended = waiting.contended().cloned().or(contended);
                     tracing::debug!(delay = ?waiting.delay(), "trying again");
                     tokio::time::sleep(waiting.delay()).await;
@@ -229,7 +258,7 @@ async fn drive<C: CommandLogic, S: EventStore + ?Sized>(
 }
 
 /// Ids and jitter from the system.
-struct SystemEntropy;
+pub(super) struct SystemEntropy;
 
 impl Entropy for SystemEntropy {
     fn event_id(&mut self) -> EventId {

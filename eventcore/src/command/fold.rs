@@ -90,7 +90,11 @@ pub(crate) struct OwnFold<C: CommandLogic> {
     /// Into the executor's cache, and out of it.
     pub(crate) cached: fn(Known<C::State>) -> CachedState,
     pub(crate) recall: fn(&CachedState) -> Option<Known<C::State>>,
+    /// Out of what was put in and nobody else looks into.
+    pub(crate) open: fn(CachedState) -> Option<Known<C::State>>,
     pub(crate) copy: fn(&Known<C::State>) -> Known<C::State>,
+    /// Whether it looks at neither position nor time.
+    pub(crate) timeless: bool,
     pub(crate) codec: Option<Codec<C>>,
 }
 
@@ -131,6 +135,22 @@ impl<C: CommandLogic> StateFold<C> {
         Self(Some(own(Some(codec))))
     }
 
+    /// Says that the fold looks at neither the position nor the time of an event, which only the store knows.
+    ///
+    /// Then an executor with a [state cache](super::CommandExecutor::state_cache) decides commands that wait for each other
+    /// on the same streams one after the other on what those before them decided, and stores all of it in one append.
+    #[must_use]
+    pub fn timeless(mut self) -> Self {
+        if let Some(fold) = &mut self.0 {
+            fold.timeless = true;
+        }
+        self
+    }
+
+    pub(crate) fn is_timeless(&self) -> bool {
+        self.0.as_ref().is_some_and(|fold| fold.timeless)
+    }
+
     pub(crate) const fn own(&self) -> Option<&OwnFold<C>> {
         self.0.as_ref()
     }
@@ -157,7 +177,9 @@ where
         state: TypeId::of::<C::State>(),
         cached: |known| CachedState(Arc::new(known)),
         recall: |cached| cached.0.downcast_ref::<Known<C::State>>().cloned(),
+        open: |cached| Some(Arc::unwrap_or_clone(cached.0.downcast::<Known<C::State>>().ok()?)),
         copy: Clone::clone,
+        timeless: false,
         codec,
     }
 }

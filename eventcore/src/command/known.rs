@@ -4,8 +4,8 @@ use super::CommandLogic;
 use super::fold::StateFold;
 use super::streams::BoundStream;
 use crate::{
-    AppendRequest, Appended, Event, EventHeader, FoldedStream, GlobalPosition, InvalidAppend, ReadStreams,
-    RecordedEvent, StreamId, StreamPosition, StreamVersion,
+    AppendRequest, Appended, AppendedEvent, Event, EventHeader, FoldedStream, GlobalPosition, InvalidAppend,
+    ReadStreams, RecordedEvent, StreamId, StreamPosition, StreamVersion, Timestamp,
 };
 use std::collections::HashMap;
 
@@ -19,6 +19,8 @@ pub(crate) struct Known<T> {
     pub(crate) position: Option<GlobalPosition>,
     /// How many events are folded that no stored snapshot has.
     pub(crate) unsaved: u64,
+    /// Whether others had a part in the last append.
+    pub(crate) crowded: bool,
 }
 
 /// Why what is known cannot be gone on from.
@@ -38,7 +40,13 @@ impl<T: Default> Known<T> {
             version: StreamVersion::default(),
             event_id: None,
         };
-        Self { state: T::default(), streams: streams.iter().map(nothing).collect(), position: None, unsaved: 0 }
+        Self {
+            state: T::default(),
+            streams: streams.iter().map(nothing).collect(),
+            position: None,
+            unsaved: 0,
+            crowded: false,
+        }
     }
 }
 
@@ -129,5 +137,28 @@ impl<T> Known<T> {
             fold.apply(command, &mut self.state, &RecordedEvent::new(header, payload));
         }
         Some(self)
+    }
+
+    /// The same if an append that was decided on it, and nothing else, is stored next. Positions and times are made up, so
+    /// this is for a fold that looks at neither, and for nothing that is kept.
+    pub(crate) fn if_stored<C: CommandLogic<State = T>>(
+        self,
+        command: &C,
+        fold: &StateFold<C>,
+        request: &AppendRequest,
+    ) -> Option<Self> {
+        let mut versions: Vec<StreamVersion> = self.streams.iter().map(|stream| stream.version).collect();
+        let mut position = self.position.map_or(0, GlobalPosition::get);
+        let mut events = Vec::with_capacity(request.events().len());
+        for item in request.events() {
+            let stream_id = request.stream_of(item);
+            let version = versions.get_mut(self.streams.iter().position(|stream| &stream.stream_id == stream_id)?)?;
+            *version = version.next().ok()?;
+            position += 1;
+            let position = GlobalPosition::try_new(position).ok()?;
+            events.push(AppendedEvent { stream_id: stream_id.clone(), version: *version, position });
+        }
+        let appended = Appended { events, recorded_at: Timestamp::from_micros(0).ok()?, replayed: false };
+        self.after(command, fold, request, &appended)
     }
 }

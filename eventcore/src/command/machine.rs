@@ -13,11 +13,12 @@ use super::{
     StreamBinder,
 };
 use crate::{
-    AppendRequest, Appended, AppendedEvent, CommandClaim, DecodeError, EventId, EventMetadata, EventStoreError,
-    ExpectedVersion, Fingerprint, InvalidAppend, NewEvent, ReadStreams, SharedError, Snapshot, SnapshotKey, StreamId,
-    StreamVersion, StreamsRead, VersionConflict,
+    AppendRequest, Appended, AppendedEvent, CommandClaim, DecodeError, Event, EventHeader, EventId, EventMetadata,
+    EventStoreError, ExpectedVersion, Fingerprint, InvalidAppend, NewEvent, ReadStreams, RecordedEvent, SharedError,
+    Snapshot, SnapshotKey, StreamId, StreamVersion, StreamsRead, VersionConflict,
 };
 use std::collections::{BTreeSet, HashMap};
+use std::ops::Range;
 use std::time::Duration;
 
 /// How often `discover` may name new streams in one attempt.
@@ -80,7 +81,7 @@ pub fn decide_with<C: CommandLogic>(command: C, context: CommandContext, options
         fold: C::state_fold(),
         snapshots: options.snapshots,
         cache: options.cache,
-        recalled: false,
+        recall: Recall::ToDecide,
         looked_up: None,
         stored_is_useless: false,
         recent: None,
@@ -99,17 +100,28 @@ pub(super) struct Run<C: CommandLogic> {
     pub(super) fold: StateFold<C>,
     snapshots: Option<SnapshotPolicy>,
     pub(super) cache: bool,
-    /// Whether the cache was looked into: what is in there may be out of date, so once is enough.
-    pub(super) recalled: bool,
+    /// What the cache is looked into for. What is in there may be out of date, so once is enough.
+    pub(super) recall: Recall,
     /// The snapshot that was looked for last; it is not looked for again.
     looked_up: Option<SnapshotKey>,
     /// A snapshot is stored that will never be of use again, so the next one is due at once.
     stored_is_useless: bool,
     /// What the attempt before was decided on.
     recent: Option<Known<C::State>>,
-    claim: Option<CommandClaim>,
+    pub(super) claim: Option<CommandClaim>,
     decisions: u32,
     faults: u32,
+}
+
+/// What the cache is looked into for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Recall {
+    /// To decide on what is in there.
+    ToDecide,
+    /// To go on from what is in there by reading.
+    ToReadOn,
+    /// For nothing more.
+    Not,
 }
 
 impl<C: CommandLogic> Run<C> {
@@ -126,7 +138,7 @@ impl<C: CommandLogic> Run<C> {
     }
 
     /// Begins an attempt with the declared streams.
-    fn attempt(self) -> DecisionStep<C> {
+    pub(super) fn attempt(self) -> DecisionStep<C> {
         self.round(Discovered::none(), 0)
     }
 
@@ -234,7 +246,17 @@ impl<C: CommandLogic> Run<C> {
         }
         match self.request(&round.streams, &versions, events, entropy) {
             Ok(request) => {
-                DecisionStep::Append(Appending { run: self, request, known, predicted: None, sent_before: false })
+                let alone = round.rounds > 0;
+                let known = Some(known);
+                DecisionStep::Append(Appending {
+                    run: self,
+                    request,
+                    own: None,
+                    known,
+                    predicted: None,
+                    alone,
+                    sent_before: false,
+                })
             }
             Err(error) => DecisionStep::Done(Err(error)),
         }
@@ -244,7 +266,7 @@ impl<C: CommandLogic> Run<C> {
     fn fold(
         &self,
         mut known: Known<C::State>,
-        events: Vec<crate::RecordedEvent>,
+        events: Vec<RecordedEvent>,
     ) -> Result<Known<C::State>, CommandError<C::Error>> {
         // What is folded is noted only for those who go on from it.
         let indexes: HashMap<StreamId, usize> = match self.goes_on() {
@@ -256,14 +278,19 @@ impl<C: CommandLogic> Run<C> {
             if let Some(&index) = indexes.get(event.stream_id()) {
                 known.note(index, event.header());
             }
-            let (stream, position) = (event.stream_id().clone(), event.position());
-            match event.decode::<C::Event>() {
-                Ok(event) => self.fold.apply(&self.command, &mut known.state, &event),
+            let (header, payload) = event.into_parts();
+            match C::Event::decode(&header.event_type, header.schema_version, &payload) {
+                Ok(payload) => {
+                    self.fold.apply(&self.command, &mut known.state, &RecordedEvent::new(header, payload));
+                }
                 Err(DecodeError::UnknownType { event_type })
                     if ignored
                         .get_or_insert_with(|| self.command.ignored_event_types().into_iter().collect::<BTreeSet<_>>())
                         .contains(&event_type) => {}
-                Err(source) => return Err(CommandError::Decode { stream, position, source }),
+                Err(source) => {
+                    let EventHeader { stream_id: stream, position, .. } = header;
+                    return Err(CommandError::Decode { stream, position, source });
+                }
             }
         }
         Ok(known)
@@ -372,6 +399,9 @@ pub(super) struct Round<C: CommandLogic> {
 impl<C: CommandLogic> Round<C> {
     /// The discovered streams with what is new in `more`; `None` if nothing is.
     pub(super) fn enlarged_by(&self, more: Discovered) -> Option<Discovered> {
+        if more.streams.is_empty() {
+            return None;
+        }
         let known: HashMap<&StreamId, bool> = self.streams.iter().map(|s| (&s.stream_id, s.writable)).collect();
         let mut enlarged = self.discovered.clone();
         let before = enlarged.streams.len();
@@ -470,7 +500,7 @@ enum Purpose<C: CommandLogic> {
     /// To decide on what is read.
     Decide(Round<C>),
     /// To see whether an append whose answer was lost had happened, now that it conflicts.
-    Settle { request: AppendRequest, conflict: VersionConflict },
+    Settle { request: AppendRequest, own: Option<Range<usize>>, conflict: VersionConflict },
 }
 
 impl<C: CommandLogic> Reading<C> {
@@ -486,10 +516,11 @@ impl<C: CommandLogic> Reading<C> {
         let Self { run, request, purpose } = self;
         match (result, purpose) {
             (Ok(read), Purpose::Decide(round)) => run.decide(round, read, entropy),
-            (Ok(read), Purpose::Settle { request, conflict }) => match own_events(&request, &read) {
+            (Ok(read), Purpose::Settle { request, own, conflict }) => match own_events(&request, &read) {
                 Some(outcome) => {
                     let recorded_at = read.events.iter().find(|e| outcome.iter().any(|o| o.position == e.position()));
-                    let recorded_at = recorded_at.map(crate::RecordedEvent::recorded_at);
+                    let recorded_at = recorded_at.map(RecordedEvent::recorded_at);
+                    let outcome = of_own(outcome, own);
                     DecisionStep::Done(Ok(ExecutionOutcome::settled(outcome, recorded_at, run.decisions)))
                 }
                 None => run.conflicted(conflict, entropy),
@@ -508,7 +539,7 @@ impl<C: CommandLogic> Reading<C> {
 
 /// Where the events of `request` stand in what was read; `None` if they are not there.
 fn own_events(request: &AppendRequest, read: &StreamsRead) -> Option<Vec<AppendedEvent>> {
-    let by_id: HashMap<EventId, &crate::RecordedEvent> = read.events.iter().map(|event| (event.id(), event)).collect();
+    let by_id: HashMap<EventId, &RecordedEvent> = read.events.iter().map(|event| (event.id(), event)).collect();
     let find = |item: &crate::EventToAppend| {
         by_id.get(&item.event.id).map(|event| AppendedEvent {
             stream_id: event.stream_id().clone(),
@@ -518,6 +549,15 @@ fn own_events(request: &AppendRequest, read: &StreamsRead) -> Option<Vec<Appende
     };
     // Appends are atomic: all of its events are there, or none.
     request.events().iter().map(find).collect::<Option<Vec<_>>>().filter(|events| !events.is_empty())
+}
+
+/// What is a command's own of an append that others have a part in.
+fn of_own(mut places: Vec<AppendedEvent>, own: Option<Range<usize>>) -> Vec<AppendedEvent> {
+    if let Some(own) = own {
+        places.truncate(own.end);
+        places.drain(..own.start.min(places.len()));
+    }
+    places
 }
 
 /// Whether the store refused for good what it was sent.
@@ -537,10 +577,14 @@ fn unsettled(error: EventStoreError) -> EventStoreError {
 pub struct Appending<C: CommandLogic> {
     pub(super) run: Run<C>,
     pub(super) request: AppendRequest,
-    /// What it was decided on.
-    pub(super) known: Known<C::State>,
-    /// Where to go on if it was decided on what was in the cache, and that was out of date.
+    /// Which of its events are the command's own, if others have a part in it.
+    pub(super) own: Option<Range<usize>>,
+    /// What it was decided on, as far as that is stored; `None` if another command's part was decided on it too.
+    pub(super) known: Option<Known<C::State>>,
+    /// Where to go on if it was decided on what may be out of date, and that was out of date.
     pub(super) predicted: Option<Round<C>>,
+    /// Whether nobody else may have a part in it.
+    pub(super) alone: bool,
     /// Whether the same request was sent before and its outcome is unknown.
     pub(super) sent_before: bool,
 }
@@ -555,32 +599,47 @@ impl<C: CommandLogic> Appending<C> {
     /// Goes on with the answer.
     #[must_use]
     pub fn appended(self, result: Result<Appended, EventStoreError>, entropy: &mut dyn Entropy) -> DecisionStep<C> {
-        let Self { mut run, request, known, mut predicted, sent_before } = self;
+        let Self { mut run, request, own, known, predicted, alone, sent_before } = self;
         match result {
             Ok(appended) => {
                 // Its receipt may be there already: then this was no decision.
                 run.decisions += u32::from(predicted.is_some() && (sent_before || !appended.replayed));
-                run.appended(known, &request, appended)
+                run.appended(known, own, &request, appended)
             }
             Err(EventStoreError::Conflict(conflict)) if sent_before => {
                 run.decisions += u32::from(predicted.is_some());
-                run.settle(request, conflict)
+                run.settle(request, own, conflict)
             }
-            Err(ref error) if !sent_before && is_answer(error) && predicted.is_some() => match predicted.take() {
-                Some(round) => run.read_on(round, known),
-                None => run.attempt(),
+            Err(error) if !sent_before && is_answer(&error) && predicted.is_some() => match (predicted, known) {
+                (Some(round), Some(known)) => run.read_on(round, known),
+                (round, _) => run.left_out(round, Some(error)),
             },
             Err(EventStoreError::Conflict(conflict)) => {
-                run.recent = run.goes_on().then_some(known);
+                run.recent = known.filter(|_| run.goes_on());
                 run.conflicted(conflict, entropy)
             }
+            // Perhaps only what others wanted was refused.
+            Err(error) if !sent_before && is_answer(&error) && own.is_some() => {
+                run.recent = known.filter(|_| run.goes_on());
+                run.attempt()
+            }
             Err(error @ EventStoreError::OutcomeUnknown { .. }) => run.faulted(error, entropy, |run| {
-                DecisionStep::Append(Self { run, request, known, predicted, sent_before: true })
+                DecisionStep::Append(Self { run, request, own, known, predicted, alone, sent_before: true })
             }),
+            // Nothing of it is stored. It must not be sent by several, of whom some have given it up.
+            Err(error) if error.is_transient() && !sent_before && own.is_some() => {
+                run.faulted(error, entropy, |mut run| match known {
+                    Some(known) => {
+                        run.recent = run.goes_on().then_some(known);
+                        run.attempt()
+                    }
+                    None => run.left_out(predicted, None),
+                })
+            }
             Err(error) if error.is_transient() => {
                 let error = if sent_before { unsettled(error) } else { error };
                 run.faulted(error, entropy, |run| {
-                    DecisionStep::Append(Self { run, request, known, predicted, sent_before })
+                    DecisionStep::Append(Self { run, request, own, known, predicted, alone, sent_before })
                 })
             }
             Err(error) if sent_before => DecisionStep::Done(Err(unsettled(error).into())),
@@ -591,12 +650,19 @@ impl<C: CommandLogic> Appending<C> {
 
 impl<C: CommandLogic> Run<C> {
     /// Answers where the events are; the state after them may be worth a snapshot.
-    fn appended(self, known: Known<C::State>, request: &AppendRequest, appended: Appended) -> DecisionStep<C> {
-        let due = self.is_due(known.unsaved.saturating_add(request.events().len() as u64));
-        let known = match due || self.cache && self.goes_on() {
-            true => known.after(&self.command, &self.fold, request, &appended),
-            false => None,
-        };
+    fn appended(
+        self,
+        known: Option<Known<C::State>>,
+        own: Option<Range<usize>>,
+        request: &AppendRequest,
+        mut appended: Appended,
+    ) -> DecisionStep<C> {
+        let known = known.filter(|known| {
+            let due = self.is_due(known.unsaved.saturating_add(request.events().len() as u64));
+            due || self.cache && self.goes_on()
+        });
+        let known = known.and_then(|known| known.after(&self.command, &self.fold, request, &appended));
+        appended.events = of_own(appended.events, own);
         let outcome = ExecutionOutcome::appended(appended, self.decisions);
         match known {
             Some(known) => self.finish(known, Ok(outcome)),
@@ -605,11 +671,12 @@ impl<C: CommandLogic> Run<C> {
     }
 
     /// An append whose first answer was lost conflicts: perhaps with itself.
-    fn settle(self, request: AppendRequest, conflict: VersionConflict) -> DecisionStep<C> {
+    fn settle(self, request: AppendRequest, own: Option<Range<usize>>, conflict: VersionConflict) -> DecisionStep<C> {
         let written = request.streams().iter().filter(|stream| stream.written).map(|stream| stream.stream_id.clone());
         match ReadStreams::new(written) {
             Ok(read) => {
-                DecisionStep::Read(Reading { run: self, request: read, purpose: Purpose::Settle { request, conflict } })
+                let purpose = Purpose::Settle { request, own, conflict };
+                DecisionStep::Read(Reading { run: self, request: read, purpose })
             }
             Err(error) => DecisionStep::Done(Err(unsettled(error.into()).into())),
         }
@@ -618,9 +685,9 @@ impl<C: CommandLogic> Run<C> {
 
 /// A pause is needed before the next step.
 pub struct Waiting<C: CommandLogic> {
-    delay: Duration,
-    contended: Option<StreamId>,
-    then: Box<DecisionStep<C>>,
+    pub(super) delay: Duration,
+    pub(super) contended: Option<StreamId>,
+    pub(super) then: Box<DecisionStep<C>>,
 }
 
 impl<C: CommandLogic> Waiting<C> {

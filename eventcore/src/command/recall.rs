@@ -7,14 +7,17 @@
 use super::CommandLogic;
 use super::cache::{CacheKey, CachedState};
 use super::known::Known;
-use super::machine::{Appending, DecisionStep, Entropy, Round, Run};
-use crate::{StreamId, StreamVersion};
+use super::machine::{Appending, DecisionStep, Entropy, Recall, Round, Run, Waiting};
+use crate::{AppendRequest, EventStoreError, StreamId, StreamVersion};
+use std::time::Duration;
 
 /// A state may be in the executor's cache.
 pub struct Recalling<C: CommandLogic> {
-    run: Run<C>,
+    pub(super) run: Run<C>,
     key: CacheKey,
-    round: Round<C>,
+    pub(super) round: Round<C>,
+    /// Whether it is decided on, or only gone on from.
+    to_decide: bool,
 }
 
 impl<C: CommandLogic> Recalling<C> {
@@ -29,13 +32,33 @@ impl<C: CommandLogic> Recalling<C> {
         self.round.streams.iter().map(|stream| &stream.stream_id)
     }
 
+    /// Whether the command is decided on it at once. If not, what is new is read first.
+    #[must_use]
+    pub const fn is_to_decide(&self) -> bool {
+        self.to_decide
+    }
+
+    /// Whether the command may be decided together with others, in one append.
+    ///
+    /// One with an identity may not, since a receipt is of an append of its own.
+    #[must_use]
+    pub fn is_joinable(&self) -> bool {
+        self.to_decide && self.run.claim.is_none() && self.run.fold.is_timeless()
+    }
+
+    /// The command is decided by itself, on what is read.
+    pub(super) fn alone(self) -> DecisionStep<C> {
+        self.run.left_out(Some(self.round), None)
+    }
+
     /// Goes on with what was in the cache.
     #[must_use]
     pub fn recalled(self, state: Option<CachedState>, entropy: &mut dyn Entropy) -> DecisionStep<C> {
-        let Self { run, round, .. } = self;
+        let Self { run, round, to_decide, .. } = self;
         let known = state.zip(run.fold.own()).and_then(|(state, fold)| (fold.recall)(&state));
         match known.filter(|known| known.is_of(&round.streams)) {
-            Some(known) => run.predict(round, known, entropy),
+            Some(known) if to_decide => run.predict(round, known, entropy),
+            Some(known) => run.read_on(round, known),
             None => run.begin(round),
         }
     }
@@ -52,32 +75,70 @@ impl<C: CommandLogic> Run<C> {
 
     /// Looks into the cache first, once.
     pub(super) fn recall(mut self, round: Round<C>) -> DecisionStep<C> {
-        let first = round.rounds == 0 && !std::mem::replace(&mut self.recalled, true);
-        match self.cache_key(round.streams.iter().map(|stream| &stream.stream_id)).filter(|_| first) {
-            Some(key) => DecisionStep::Recall(Recalling { run: self, key, round }),
+        if round.rounds > 0 {
+            return self.begin(round);
+        }
+        let to_decide = match std::mem::replace(&mut self.recall, Recall::Not) {
+            Recall::ToDecide => true,
+            Recall::ToReadOn => false,
+            Recall::Not => return self.begin(round),
+        };
+        match self.cache_key(round.streams.iter().map(|stream| &stream.stream_id)) {
+            Some(key) => DecisionStep::Recall(Recalling { run: self, key, round, to_decide }),
             None => self.begin(round),
         }
     }
 
     /// Decides on what may be out of date.
     fn predict(self, round: Round<C>, known: Known<C::State>, entropy: &mut dyn Entropy) -> DecisionStep<C> {
-        if round.enlarged_by(self.command.discover(&known.state)).is_some() {
-            return self.read_on(round, known);
-        }
-        let events = match self.command.handle(&known.state, &round.handles) {
-            Ok(events) if !events.as_slice().is_empty() => events.into_vec(),
-            _ => return self.read_on(round, known),
-        };
-        let versions: Vec<StreamVersion> = known.streams.iter().map(|stream| stream.version).collect();
-        match self.request(&round.streams, &versions, events, entropy) {
-            Ok(request) => DecisionStep::Append(Appending {
+        match self.guess(&round, &known, entropy) {
+            Some(request) => DecisionStep::Append(Appending {
                 run: self,
                 request,
-                known,
+                own: None,
+                known: Some(known),
                 predicted: Some(round),
+                alone: false,
                 sent_before: false,
             }),
-            Err(_) => self.read_on(round, known),
+            None => self.read_on(round, known),
+        }
+    }
+
+    /// The append decided on a state that nothing has confirmed yet; `None` if what was decided is only an answer once it
+    /// has been decided on a fresh read.
+    pub(super) fn guess(
+        &self,
+        round: &Round<C>,
+        known: &Known<C::State>,
+        entropy: &mut dyn Entropy,
+    ) -> Option<AppendRequest> {
+        if round.enlarged_by(self.command.discover(&known.state)).is_some() {
+            return None;
+        }
+        let events = self.command.handle(&known.state, &round.handles).ok()?.into_vec();
+        if events.is_empty() {
+            return None;
+        }
+        let versions: Vec<StreamVersion> = known.streams.iter().map(|stream| stream.version).collect();
+        self.request(&round.streams, &versions, events, entropy).ok()
+    }
+
+    /// The command had no part in an append, or it came to nothing: it goes on alone, from what is in the cache by then.
+    pub(super) fn left_out(mut self, round: Option<Round<C>>, why: Option<EventStoreError>) -> DecisionStep<C> {
+        self.recall = Recall::ToReadOn;
+        let next = match round {
+            Some(round) => self.recall(round),
+            None => self.attempt(),
+        };
+        match why {
+            // All who had a part in it take turns, instead of being in each other's way.
+            Some(EventStoreError::Conflict(conflict)) => DecisionStep::Wait(Waiting {
+                delay: Duration::ZERO,
+                contended: Some(conflict.stream_id),
+                then: Box::new(next),
+            }),
+            _ => next,
         }
     }
 }

@@ -134,7 +134,7 @@ pub(crate) fn restore<C: CommandLogic>(
     let folded: Option<Vec<_>> = streams.iter().map(|stream| folded(&stream.stream_id)).collect();
     let folded = folded.filter(|folded| folded.len() == snapshot.streams.len()).ok_or(Unusable::OtherStreams)?;
     let state = (codec.decode)(state).map_err(Unusable::Undecodable)?;
-    Ok(Known { state, streams: folded, position: Some(snapshot.position), unsaved: 0 })
+    Ok(Known { state, streams: folded, position: Some(snapshot.position), unsaved: 0, crowded: false })
 }
 
 const DIGEST_BYTES: usize = 16;

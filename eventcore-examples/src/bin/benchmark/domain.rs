@@ -1,7 +1,8 @@
 //! What is measured: a ledger whose entries are about 180 bytes of JSON.
 
 use eventcore::{
-    Command, CommandLogic, Event, NewEvents, Projector, RecordedEvent, StreamId, StreamName, ValidationError, require,
+    Command, CommandLogic, Event, NewEvents, Projector, RecordedEvent, StateFold, StreamId, StreamName, StreamState,
+    ValidationError, require,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -73,16 +74,32 @@ pub(crate) struct Deposit {
     pub(crate) amount: i64,
 }
 
+/// The balance of one account.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Balance(i64);
+
+impl StreamState for Balance {
+    type Event = LedgerEvent;
+
+    fn apply(&mut self, event: &RecordedEvent<LedgerEvent>) {
+        self.0 += event.payload().change();
+    }
+}
+
 impl CommandLogic for Deposit {
     type Event = LedgerEvent;
-    type State = i64;
+    type State = Balance;
     type Error = Infallible;
 
-    fn apply(&self, balance: &mut i64, event: &RecordedEvent<LedgerEvent>) {
-        *balance += event.payload().change();
+    fn apply(&self, balance: &mut Balance, event: &RecordedEvent<LedgerEvent>) {
+        StreamState::apply(balance, event);
     }
 
-    fn handle(&self, _: &i64, streams: &DepositStreams) -> Result<NewEvents<Self>, Infallible> {
+    fn state_fold() -> StateFold<Self> {
+        StateFold::by_state().timeless()
+    }
+
+    fn handle(&self, _: &Balance, streams: &DepositStreams) -> Result<NewEvents<Self>, Infallible> {
         Ok(NewEvents::new().append(&streams.account, LedgerEvent::Deposited(Entry::new(self.account, self.amount))))
     }
 }

@@ -1,4 +1,4 @@
-//! W3: 16 writers on one stream.
+//! W3: 16 writers on one stream, whose executor keeps its state and decides them one after the other on each other's events.
 
 use super::{call, deposits::left};
 use crate::Failure;
@@ -12,17 +12,17 @@ use eventcore::CommandExecutor;
 
 const WRITERS: usize = 16;
 /// A store is replaced after so many deposits.
-const DEPTH: u64 = 2_000;
+const DEPTH: u64 = 20_000;
 
 pub(crate) async fn run(lab: &Lab, done: &mut dyn FnMut(Outcome)) -> Result<(), Failure> {
-    let case = Case::new("W3", "one stream, 16 writers", WRITERS);
+    let case = Case::new("W3", "one stream, 16 writers, state cache", WRITERS);
     let mut total = Timed::new()?;
     let mut cost = Cost::default();
     let mut commits = 0;
     while total.elapsed < lab.time {
         lab.stage("W3")?;
         let store = lab.place.fresh().await?;
-        let executor = CommandExecutor::new(store.clone());
+        let executor = CommandExecutor::new(store.clone()).state_cache(1);
         let until = lab.until(left(lab.time, total.elapsed), DEPTH);
         let before = lab.meter.start();
         let timed = closed_loop(WRITERS, &until, move |_| {
