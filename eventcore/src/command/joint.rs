@@ -126,7 +126,11 @@ impl Lead {
                     candidate.sent_with(&request, own);
                 }
             }
-            Err(error) => tracing::error!(error = &error as &dyn std::error::Error, "commands do not fit together"),
+            // They do not fit into one append: each goes on alone.
+            Err(error) => {
+                let refused = Err(error.into());
+                company.on_board.drain(..).for_each(|candidate| candidate.answer(&refused, entropy));
+            }
         }
         (appending, company)
     }
