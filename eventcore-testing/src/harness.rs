@@ -2,7 +2,7 @@
 
 use crate::{ContractViolation, FaultyStore};
 use async_trait::async_trait;
-use eventcore::{AppendLimits, Backend};
+use eventcore::{AppendLimits, Backend, CommandExecutor, EventStore};
 use std::error::Error as StdError;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -57,7 +57,8 @@ impl Default for StoreLimits {
     }
 }
 
-/// How the cases hold the adapter's stores, so that the ports are tested through pointers too.
+/// How the cases hold the adapter's stores, so that the ports are tested through pointers too. On the pointers commands are
+/// executed with a state cache, on the value without.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Form {
     /// The adapter's own type.
@@ -85,6 +86,7 @@ impl Form {
 /// Where a case gets its stores from.
 pub struct Environment {
     places: Box<dyn Places>,
+    form: Form,
     gapless: bool,
     durable: bool,
 }
@@ -94,7 +96,7 @@ impl Environment {
     #[must_use]
     pub fn new<H: Harness>(harness: H, form: Form) -> Self {
         let places = Box::new(PlacesOf { harness, form, made: Mutex::default() });
-        Self { places, gapless: H::GAPLESS, durable: H::DURABLE }
+        Self { places, form, gapless: H::GAPLESS, durable: H::DURABLE }
     }
 
     /// Whether positions are numbered without gaps.
@@ -107,6 +109,15 @@ impl Environment {
     #[must_use]
     pub const fn durable(&self) -> bool {
         self.durable
+    }
+
+    /// An executor as the form wants it: on the adapter's own type a plain one, else one that keeps states in memory and
+    /// stores commands together. What is promised of executions holds for both.
+    pub(crate) fn executor<S: EventStore>(&self, store: S) -> CommandExecutor<S> {
+        match self.form {
+            Form::Value => CommandExecutor::new(store),
+            Form::Boxed | Form::Shared => CommandExecutor::new(store).state_cache(10),
+        }
     }
 
     /// An empty store.

@@ -78,7 +78,7 @@ pub use faults::{
 };
 pub use harness::{Environment, Form, Harness, HarnessError, OpenStore, StoreLimits};
 pub use scenario::{Decision, Scenario};
-pub use suite::{CASE_LIMIT, Case, Needs, cases, run_case, run_named, show_count};
+pub use suite::{CASE_LIMIT, Case, Needs, cases, run_case, run_group, run_named, show_count};
 pub use transactional::{
     TransactionalHarness, run_named_transactional, run_transactional, show_transactional_count, transactional_cases,
 };

@@ -16,6 +16,8 @@ pub const CASE_LIMIT: Duration = Duration::from_secs(300);
 pub struct Case {
     /// What is promised, in the words of a test's name.
     pub name: &'static str,
+    /// What it is about: `appends`, `executing`, ..
+    pub group: &'static str,
     /// What a store must be for the promise to mean something.
     pub needs: Needs,
     run: for<'a> fn(&'a Environment) -> Running<'a>,
@@ -96,6 +98,23 @@ pub(crate) fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
 pub fn run_named<H: Harness>(harness: H, form: Form, name: &str) -> Result<(), ContractViolation> {
     let unknown = || ContractViolation::UnknownCase { name: name.to_owned() };
     run_case(harness, form, cases().iter().find(|case| case.name == name).ok_or_else(unknown)?)
+}
+
+/// Runs the cases of a group one after the other: for stores of an adapter that are set up in another way than those of
+/// [`contract_tests!`](crate::contract_tests), as with a queue of one.
+///
+/// # Errors
+/// [`ContractViolation`] says what the store did instead; standard error names the case.
+pub fn run_group<H: Harness>(harness: impl Fn() -> H, form: Form, group: &str) -> Result<(), ContractViolation> {
+    let mut found = false;
+    for case in cases().iter().filter(|case| case.group == group) {
+        found = true;
+        if let Err(violation) = run_case(harness(), form, case) {
+            writeln!(std::io::stderr(), "{} on {}", case.name, H::NAME)?;
+            return Err(violation);
+        }
+    }
+    if found { Ok(()) } else { Err(ContractViolation::UnknownCase { name: group.to_owned() }) }
 }
 
 /// Says how many cases there are for an adapter, past the test runner's capture.
@@ -347,6 +366,7 @@ macro_rules! case_table {
         const CASES: &[Case] = &[$($(
             Case {
                 name: stringify!($case),
+                group: stringify!($module),
                 needs: Needs::$needs,
                 run: |environment| Box::pin(crate::cases::$module::$case(environment)),
             },

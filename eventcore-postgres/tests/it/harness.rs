@@ -1,8 +1,9 @@
 //! The stores that the contract is tested with.
 
 use crate::fixtures::Log;
-use eventcore_postgres::{PgContext, PostgresEventStore};
-use eventcore_testing::{Harness, HarnessError, StoreLimits, TransactionalHarness};
+use eventcore::{GroupLimits, QueueCapacity};
+use eventcore_postgres::{PgContext, PostgresConfig, PostgresEventStore};
+use eventcore_testing::{ContractViolation, Form, Harness, HarnessError, StoreLimits, TransactionalHarness, run_group};
 
 pub(crate) struct Postgres;
 
@@ -20,15 +21,48 @@ impl Harness for Postgres {
     }
 
     async fn open(&self, (log, limits): &Self::Place) -> Result<Self::Store, HarnessError> {
-        let config = log.config().append_limits(limits.append).max_read_events(limits.max_read_events);
-        // The read model is found without naming the schema, which the harness is not told again.
-        let url = format!("{}?options=-c%20search_path%3D{}", log.url, log.schema);
-        Ok(PostgresEventStore::connect(&url, config).await?)
+        connect(log, log.config().append_limits(limits.append).max_read_events(limits.max_read_events)).await
     }
 
     async fn remove(&self, (log, _): Self::Place) -> Result<(), HarnessError> {
         log.remove().await
     }
+}
+
+async fn connect(log: &Log, config: PostgresConfig) -> Result<PostgresEventStore, HarnessError> {
+    // The read model is found without naming the schema, which the harness is not told again.
+    let url = format!("{}?options=-c%20search_path%3D{}", log.url, log.schema);
+    Ok(PostgresEventStore::connect(&url, config).await?)
+}
+
+/// Stores whose groups have one request, and whose writer has room for one more.
+struct Narrow;
+
+impl Harness for Narrow {
+    type Store = PostgresEventStore;
+    type Place = (Log, StoreLimits);
+    const NAME: &'static str = "postgres with groups and a queue of one";
+    const GAPLESS: bool = false;
+    const DURABLE: bool = true;
+
+    async fn create(&self, limits: StoreLimits) -> Result<Self::Place, HarnessError> {
+        Postgres.create(limits).await
+    }
+
+    async fn open(&self, (log, limits): &Self::Place) -> Result<Self::Store, HarnessError> {
+        let config = log.config().append_limits(limits.append).max_read_events(limits.max_read_events);
+        let one = GroupLimits { requests: 1, ..GroupLimits::default() };
+        connect(log, config.group_limits(one).queue_capacity(QueueCapacity::try_new(1)?)).await
+    }
+
+    async fn remove(&self, place: Self::Place) -> Result<(), HarnessError> {
+        Postgres.remove(place).await
+    }
+}
+
+#[test]
+fn what_is_promised_of_commands_holds_with_groups_and_a_queue_of_one() -> Result<(), ContractViolation> {
+    run_group(|| Narrow, Form::Shared, "executing")
 }
 
 impl TransactionalHarness for Postgres {

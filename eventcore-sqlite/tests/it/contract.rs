@@ -1,8 +1,9 @@
 //! The contract that all adapters share.
 
 use crate::support::patient;
+use eventcore::QueueCapacity;
 use eventcore_sqlite::{SqliteConfig, SqliteContext, SqliteEventStore};
-use eventcore_testing::{Harness, HarnessError, StoreLimits, TransactionalHarness};
+use eventcore_testing::{ContractViolation, Form, Harness, HarnessError, StoreLimits, TransactionalHarness, run_group};
 use rusqlite::OptionalExtension;
 use tempfile::TempDir;
 
@@ -50,6 +51,31 @@ impl TransactionalHarness for Sqlite {
         }
         Ok(raw.query_row("select number from numbers where key = ?1", [key], |row| row.get(0)).optional()?)
     }
+}
+
+/// Stores whose writer has room for one request.
+struct Narrow;
+
+impl Harness for Narrow {
+    type Store = SqliteEventStore;
+    type Place = Place;
+    const NAME: &'static str = "sqlite with a queue of one";
+    const GAPLESS: bool = true;
+    const DURABLE: bool = true;
+
+    async fn create(&self, limits: StoreLimits) -> Result<Self::Place, HarnessError> {
+        let Place { directory, config } = Sqlite.create(limits).await?;
+        Ok(Place { directory, config: config.queue_capacity(QueueCapacity::try_new(1)?) })
+    }
+
+    async fn open(&self, place: &Self::Place) -> Result<Self::Store, HarnessError> {
+        Sqlite.open(place).await
+    }
+}
+
+#[test]
+fn what_is_promised_of_commands_holds_with_a_queue_of_one() -> Result<(), ContractViolation> {
+    run_group(|| Narrow, Form::Shared, "executing")
 }
 
 eventcore_testing::contract_tests!(Sqlite);

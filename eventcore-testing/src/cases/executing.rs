@@ -18,11 +18,11 @@ type Executed = Result<ExecutionOutcome, CommandError<Refusal>>;
 
 /// So many attempts that contention alone does not end them. The first appends take their time, so that others read
 /// before they are there.
-fn persistent(store: &OpenStore) -> Checked<CommandExecutor<FaultyStore<OpenStore>>> {
+fn persistent(env: &Environment, store: &OpenStore) -> Checked<CommandExecutor<FaultyStore<OpenStore>>> {
     let policy = RetryPolicy::default().max_attempts(MaxAttempts::try_new(10_000)?).cap(Duration::from_millis(5));
     let slow = FaultyStore::new(Arc::clone(store));
     slow.faults().of_appends(vec![AppendFault::Delayed(Duration::from_millis(1)); 3]);
-    Ok(CommandExecutor::new(slow).retry(policy))
+    Ok(env.executor(slow).retry(policy))
 }
 
 fn by(id: &str) -> Checked<CommandContext> {
@@ -54,10 +54,10 @@ pub(crate) async fn withdrawals_under_contention_never_overdraw(env: &Environmen
     let store = env.fresh().await?;
     let account = stream("account")?;
     deposit(&store, &account, 20).await?;
-    let answers = together((0..6).map(|_| {
-        let (executor, account) = (persistent(&store), account.clone());
+    let executors = [persistent(env, &store)?, persistent(env, &store)?];
+    let answers = together((0..6_usize).map(|task| {
+        let (executor, account) = (executors[task % 2].clone(), account.clone());
         async move {
-            let executor = executor?;
             let mut answers = Vec::new();
             for _ in 0..5 {
                 answers.push(executor.execute(Withdraw { account: account.clone(), amount: 1 }).await);
@@ -86,10 +86,10 @@ pub(crate) async fn transfers_make_and_lose_no_money(env: &Environment) -> Outco
     for account in &accounts {
         deposit(&store, account, 50).await?;
     }
+    let executors = [persistent(env, &store)?, persistent(env, &store)?];
     together((0..6_usize).map(|task| {
-        let (executor, accounts) = (persistent(&store), accounts.clone());
+        let (executor, accounts) = (executors[task % 2].clone(), accounts.clone());
         async move {
-            let executor = executor?;
             for round in 0..6 {
                 let (from, to) =
                     (accounts[(task + round) % 4].clone(), accounts[(task * 3 + round * 2 + 1) % 4].clone());
@@ -124,7 +124,7 @@ pub(crate) async fn commands_that_read_each_other_do_not_both_withdraw(env: &Env
         deposit(&store, &a, 50).await?;
         deposit(&store, &b, 50).await?;
         let crossing = [(a.clone(), b.clone()), (b.clone(), a.clone())].map(|(account, other)| {
-            let executor = persistent(&store);
+            let executor = persistent(env, &store);
             async move { Ok(executor?.execute(WithdrawJointly { account, other, amount: 80 }).await.is_ok()) }
         });
         let accepted = together(crossing).await?.into_iter().filter(|accepted| *accepted).count();
@@ -140,7 +140,7 @@ pub(crate) async fn a_replayed_withdrawal_answers_its_receipt(env: &Environment)
     let account = stream("account")?;
     deposit(&store, &account, 100).await?;
     let withdraw = Withdraw { account: account.clone(), amount: 100 };
-    let executor = CommandExecutor::new(Arc::clone(&store));
+    let executor = env.executor(Arc::clone(&store));
     let first = executor.execute_with(by("withdrawal-1")?, withdraw.clone()).await?;
     ensure!(!first.replayed(), "the first execution is no replay");
     // The money is gone, by the command's own doing.
@@ -161,7 +161,7 @@ pub(crate) async fn one_command_executed_at_once_has_one_effect(env: &Environmen
     for round in 0..8 {
         let id = format!("transfer-{round}");
         let racers = (0..4).map(|_| {
-            let (executor, context) = (persistent(&store), by(&id));
+            let (executor, context) = (persistent(env, &store), by(&id));
             let transfer = Transfer { from: from.clone(), to: to.clone(), amount: 10 };
             async move { Ok(executor?.execute_with(context?, transfer).await?) }
         });
@@ -177,7 +177,7 @@ pub(crate) async fn one_command_executed_at_once_has_one_effect(env: &Environmen
 pub(crate) async fn a_rejected_command_leaves_nothing(env: &Environment) -> Outcome {
     let store = env.fresh().await?;
     let account = stream("account")?;
-    let executor = CommandExecutor::new(Arc::clone(&store));
+    let executor = env.executor(Arc::clone(&store));
     let withdraw = Withdraw { account: account.clone(), amount: 5 };
     let rejected = executor.execute_with(by("withdrawal")?, withdraw.clone()).await;
     ensure_matches!(rejected, Err(CommandError::Rejected(_)), "a withdrawal from an empty account");
@@ -192,7 +192,7 @@ pub(crate) async fn a_rejected_command_leaves_nothing(env: &Environment) -> Outc
 pub(crate) async fn a_decision_to_do_nothing_is_remembered_by_its_id(env: &Environment) -> Outcome {
     let store = env.fresh().await?;
     let nothing = Deposit { account: stream("account")?, amount: 0 };
-    let executor = CommandExecutor::new(Arc::clone(&store));
+    let executor = env.executor(Arc::clone(&store));
     let without_id = executor.execute(nothing.clone()).await?;
     ensure_eq!((without_id.events().len(), without_id.recorded_at()), (0, None), "what is recorded without an id");
     let first = executor.execute_with(by("nothing")?, nothing.clone()).await?;
@@ -206,7 +206,7 @@ pub(crate) async fn a_decision_to_do_nothing_is_remembered_by_its_id(env: &Envir
 pub(crate) async fn an_executed_id_is_not_used_for_another_command(env: &Environment) -> Outcome {
     let store = env.fresh().await?;
     let [a, b] = [stream("a")?, stream("b")?];
-    let executor = CommandExecutor::new(Arc::clone(&store));
+    let executor = env.executor(Arc::clone(&store));
     executor.execute_with(by("id")?, Deposit { account: a.clone(), amount: 5 }).await?;
     let other_type = executor.execute_with(by("id")?, Withdraw { account: a.clone(), amount: 5 }).await;
     ensure_matches!(other_type, Err(CommandError::Store(EventStoreError::CommandIdReused { .. })), "another command");
@@ -243,7 +243,7 @@ pub(crate) async fn metadata_of_an_execution_is_stored_with_every_event(env: &En
     let more = EventMetadata::builder().value("channel", "web \u{0} é").build()?;
     let context =
         by("transfer-1")?.correlation(CorrelationId::new("conversation")?).user(UserId::new("alice")?).metadata(more);
-    let executor = CommandExecutor::new(Arc::clone(&store));
+    let executor = env.executor(Arc::clone(&store));
     executor.execute_with(context, Transfer { from: from.clone(), to: to.clone(), amount: 5 }).await?;
     let events = read(&store, &[&from, &to]).await?.events;
     ensure_eq!(events.len(), 3, "events");
@@ -316,7 +316,7 @@ pub(crate) async fn a_conflict_at_the_last_attempt_is_told(env: &Environment) ->
     let rivals = (0..3).map(|_| Ok(AppendFault::Preceded(foreign(&account, &Money::Deposited { amount: 1 })?)));
     faulty.faults().of_appends(rivals.collect::<Checked<Vec<_>>>()?);
     let policy = RetryPolicy::default().max_attempts(MaxAttempts::try_new(3)?);
-    let executor = CommandExecutor::new(faulty).retry(policy);
+    let executor = env.executor(faulty).retry(policy);
     let answer = executor.execute(Withdraw { account: account.clone(), amount: 1 }).await;
     ensure_matches!(
         answer,
@@ -335,7 +335,7 @@ async fn withdraw_through(env: &Environment, faults: Vec<AppendFault>, context: 
     let faulty = FaultyStore::new(Arc::clone(&store));
     let named = format!("{faults:?}");
     faulty.faults().of_appends(faults);
-    let executor = CommandExecutor::new(faulty.clone());
+    let executor = env.executor(faulty.clone());
     let answer: Executed = executor.execute_with(context, Withdraw { account: account.clone(), amount: 10 }).await;
     let outcome = answer?;
     ensure!(faulty.faults().are_used_up(), "a planned fault did not happen: {named}");
@@ -432,7 +432,7 @@ pub(crate) async fn an_outcome_that_stays_unknown_is_told(env: &Environment) -> 
     let store = env.fresh().await?;
     let faulty = FaultyStore::new(Arc::clone(&store));
     faulty.faults().of_appends([AppendFault::AnswerLost, AppendFault::Unavailable, AppendFault::Unavailable]);
-    let executor = CommandExecutor::new(faulty).retry(RetryPolicy::default().max_attempts(MaxAttempts::try_new(3)?));
+    let executor = env.executor(faulty).retry(RetryPolicy::default().max_attempts(MaxAttempts::try_new(3)?));
     let answer = executor.execute(Deposit { account: stream("account")?, amount: 5 }).await;
     ensure_matches!(answer, Err(CommandError::Store(EventStoreError::OutcomeUnknown { .. })), "an answer never found");
     Ok(())
@@ -450,7 +450,7 @@ pub(crate) async fn an_unavailable_store_is_tried_again(env: &Environment) -> Ou
     ensure_eq!(changes(&store, &account).await?, [5], "changes of the account");
 
     faulty.faults().of_reads(vec![ReadFault::Unavailable; 3]);
-    let executor = CommandExecutor::new(faulty).retry(RetryPolicy::default().max_attempts(MaxAttempts::try_new(3)?));
+    let executor = env.executor(faulty).retry(RetryPolicy::default().max_attempts(MaxAttempts::try_new(3)?));
     let answer = executor.execute(Deposit { account, amount: 5 }).await;
     ensure_matches!(answer, Err(CommandError::Store(EventStoreError::Unavailable { .. })), "a store out of reach");
     Ok(())

@@ -168,9 +168,9 @@ impl Company {
         entropy: &mut dyn Entropy,
     ) -> Result<Appended, EventStoreError> {
         // First nobody can lose his patience any more, then all are told the same.
-        let all_here = self.on_board.iter().map(|candidate| candidate.stay()).fold(true, |all, one| all && one);
+        let gone = self.on_board.iter().filter(|candidate| !candidate.stay()).count();
         let result = match result {
-            Err(error) if !all_here => Err(EventStoreError::outcome_unknown(error)),
+            Err(error) if gone > 0 => Err(EventStoreError::outcome_unknown(error)),
             result => result,
         };
         self.tell(&result, entropy);
@@ -301,9 +301,9 @@ type Tell<C> = oneshot::Sender<Told<C>>;
 enum Place<C: CommandLogic> {
     Waiting(Recalling<C>, Tell<C>),
     /// It has decided, in this append.
-    Decided(Box<Appending<C>>, Tell<C>),
+    Decided(Appending<C>, Tell<C>),
     /// It is being told what became of that.
-    Staying(Box<Appending<C>>, Tell<C>),
+    Staying(Appending<C>, Tell<C>),
     /// It sends the append by itself.
     Resends,
     /// It was told, or has left.
@@ -403,7 +403,7 @@ impl<C: CommandLogic> Candidate for Seat<C> {
 /// What a command decided on a state that is not stored yet.
 enum Guess<C: CommandLogic> {
     /// This, and the state after it.
-    Part(Option<CachedState>, Box<Appending<C>>),
+    Part(Option<CachedState>, Appending<C>),
     /// Nothing that could be added. The state is as it was.
     Nothing(Option<CachedState>, Recalling<C>),
 }
@@ -428,7 +428,7 @@ impl<C: CommandLogic> Recalling<C> {
             alone: true,
             sent_before: false,
         };
-        Guess::Part(after.map(cached), Box::new(appending))
+        Guess::Part(after.map(cached), appending)
     }
 }
 
