@@ -1,7 +1,9 @@
 //! Finding events without looking at all of them.
 
+use crate::segments::Segments;
 use eventcore::{EventType, RecordedEvent};
 use std::cmp::Reverse;
+use std::collections::binary_heap::PeekMut;
 use std::collections::{BinaryHeap, HashMap};
 use std::sync::{Mutex, PoisonError};
 
@@ -12,13 +14,17 @@ pub(crate) struct TypeIndex(Mutex<ByType>);
 /// The indexes of the events of each type, as far as they were examined.
 #[derive(Default)]
 pub(crate) struct ByType {
-    types: HashMap<EventType, Vec<usize>>,
+    /// Where the types stand in `types`.
+    slots: HashMap<EventType, usize>,
+    types: Vec<Vec<usize>>,
+    /// The type looked up last: mostly the next event has the same.
+    last: Option<(EventType, usize)>,
     examined: usize,
 }
 
 impl TypeIndex {
     /// Reads the index of exactly `events`, to which events have only been added since the last call.
-    pub(crate) fn with<T>(&self, events: &[RecordedEvent], read: impl FnOnce(&ByType) -> T) -> T {
+    pub(crate) fn with<T>(&self, events: &Segments<RecordedEvent>, read: impl FnOnce(&ByType) -> T) -> T {
         let mut index = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         index.extend(events);
         read(&index)
@@ -28,38 +34,51 @@ impl TypeIndex {
 impl ByType {
     /// The indexes of the events of a type, in order.
     pub(crate) fn of(&self, event_type: &EventType) -> &[usize] {
-        self.types.get(event_type).map_or(&[], Vec::as_slice)
+        self.slots.get(event_type).map_or(&[], |&slot| &self.types[slot])
     }
 
-    fn extend(&mut self, events: &[RecordedEvent]) {
-        for (index, event) in events.iter().enumerate().skip(self.examined) {
-            match self.types.get_mut(event.event_type()) {
-                Some(indexes) => indexes.push(index),
-                None => drop(self.types.insert(event.event_type().clone(), vec![index])),
-            }
+    fn extend(&mut self, events: &Segments<RecordedEvent>) {
+        for event in events.iter_from(self.examined) {
+            let slot = self.slot(event.event_type());
+            self.types[slot].push(self.examined);
+            self.examined += 1;
         }
-        self.examined = events.len();
+    }
+
+    fn slot(&mut self, event_type: &EventType) -> usize {
+        if let Some((_, slot)) = self.last.as_ref().filter(|(last, _)| last == event_type) {
+            return *slot;
+        }
+        let slot = self.slots.get(event_type).copied().unwrap_or_else(|| {
+            self.slots.insert(event_type.clone(), self.types.len());
+            self.types.push(Vec::new());
+            self.types.len() - 1
+        });
+        self.last = Some((event_type.clone(), slot));
+        slot
     }
 }
 
 /// Several rising lists as one.
 pub(crate) struct Merged<'a> {
-    heads: BinaryHeap<Reverse<(usize, usize)>>,
-    /// What is left of each list, its head included.
-    rest: Vec<&'a [usize]>,
+    /// What is left of the list whose head is the lowest number; empty at the end.
+    lowest: &'a [usize],
+    /// What is left of the others, none of them empty. Slices are compared by their heads first, and no number is in two.
+    others: BinaryHeap<Reverse<&'a [usize]>>,
 }
 
 impl<'a> Merged<'a> {
     /// The numbers from `start` on. No number is in two of the lists.
     pub(crate) fn from(start: usize, lists: impl Iterator<Item = &'a [usize]>) -> Self {
-        let rest: Vec<_> = lists.map(|list| &list[list.partition_point(|&number| number < start)..]).collect();
-        let heads = rest.iter().enumerate().filter_map(|(at, list)| Some(Reverse((*list.first()?, at)))).collect();
-        Self { heads, rest }
+        let rest = lists.map(|list| &list[list.partition_point(|&number| number < start)..]);
+        let mut others: BinaryHeap<_> = rest.filter(|list| !list.is_empty()).map(Reverse).collect();
+        let lowest = others.pop().map_or(&[][..], |Reverse(list)| list);
+        Self { lowest, others }
     }
 
     /// How many numbers are left.
     pub(crate) fn len(&self) -> usize {
-        self.rest.iter().map(|list| list.len()).sum()
+        self.lowest.len() + self.others.iter().map(|Reverse(list)| list.len()).sum::<usize>()
     }
 }
 
@@ -67,13 +86,20 @@ impl Iterator for Merged<'_> {
     type Item = usize;
 
     fn next(&mut self) -> Option<usize> {
-        let Reverse((number, at)) = self.heads.pop()?;
-        let rest = &self.rest[at][1..];
-        self.rest[at] = rest;
-        if let Some(&next) = rest.first() {
-            self.heads.push(Reverse((next, at)));
+        let (&number, rest) = self.lowest.split_first()?;
+        self.lowest = rest;
+        // Whoever is lowest now goes on; with one list that is always the same.
+        let Some(mut other) = self.others.peek_mut() else { return Some(number) };
+        if self.lowest.is_empty() {
+            self.lowest = PeekMut::pop(other).0;
+        } else if other.0.first() < self.lowest.first() {
+            std::mem::swap(&mut other.0, &mut self.lowest);
         }
         Some(number)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.len(), Some(self.len()))
     }
 }
 

@@ -34,6 +34,8 @@
 mod followers;
 mod index;
 mod log;
+mod payloads;
+mod segments;
 mod snapshots;
 mod store;
 

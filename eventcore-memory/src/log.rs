@@ -1,6 +1,8 @@
 //! The log itself: events, streams and receipts. It knows no locks and no tasks.
 
 use crate::index::{Merged, TypeIndex};
+use crate::payloads::Payloads;
+use crate::segments::Segments;
 use eventcore::{
     AppendRequest, Appended, AppendedEvent, CommandId, EventFilter, EventHeader, EventStoreError, EventToAppend,
     GlobalPosition, LogCursor, Page, PageSize, ReadStreams, Receipt, RecordedEvent, StreamId, StreamPage,
@@ -13,13 +15,22 @@ use std::collections::HashMap;
 /// An append is judged and numbered first, and then stored in steps that cannot fail.
 #[derive(Default)]
 pub(crate) struct Log {
-    events: Vec<RecordedEvent>,
+    events: Segments<RecordedEvent>,
+    payloads: Payloads,
     /// Where the streams stand in `streams`, so that an append looks each name up once.
     slots: HashMap<StreamId, usize>,
-    /// For every stream the indexes of its events; its length is the stream's version.
-    streams: Vec<Vec<usize>>,
+    streams: Vec<Stream>,
     receipts: HashMap<CommandId, Receipt>,
     types: TypeIndex,
+    /// Room for what an append is told about its streams.
+    targets: Vec<Target>,
+}
+
+struct Stream {
+    /// The name that all of its events share.
+    id: StreamId,
+    /// The indexes of its events; their number is the stream's version.
+    events: Vec<usize>,
 }
 
 /// A stream of a request: where it stands, unless it is new, and its version.
@@ -29,33 +40,51 @@ struct Target {
 }
 
 impl Log {
-    pub(crate) fn append(&mut self, request: &AppendRequest) -> Result<Appended, EventStoreError> {
+    pub(crate) fn append(
+        &mut self,
+        request: &AppendRequest,
+        recorded_at: Timestamp,
+    ) -> Result<Appended, EventStoreError> {
         if let Some(claim) = request.command()
             && let Some(receipt) = self.receipts.get(&claim.command_id)
         {
             return receipt.replay(claim);
         }
-        let mut targets: Vec<_> = request.streams().iter().map(|stream| self.target(&stream.stream_id)).collect();
+        let mut targets = std::mem::take(&mut self.targets);
+        targets.clear();
+        targets.extend(request.streams().iter().map(|stream| self.target(&stream.stream_id)));
         let mut actual = targets.iter().map(|target| target.version);
-        request.judge(|_| actual.next().unwrap_or_default())?;
+        let judged = request.judge(|_| actual.next().unwrap_or_default()).map_err(EventStoreError::from);
+        let events = judged.and_then(|()| self.number(request, &mut targets));
+        if let Ok(events) = &events {
+            self.store(request, &mut targets, events, recorded_at);
+        }
+        self.targets = targets;
+        Ok(Appended { events: events?, recorded_at, replayed: false })
+    }
 
-        let events = self.number(request, &mut targets)?;
-        let recorded_at = Timestamp::now();
-        self.events.reserve(events.len());
-        for (item, place) in request.events().iter().zip(&events) {
+    fn store(
+        &mut self,
+        request: &AppendRequest,
+        targets: &mut [Target],
+        events: &[AppendedEvent],
+        recorded_at: Timestamp,
+    ) {
+        for (item, place) in request.events().iter().zip(events) {
             let slot = *targets[item.stream].slot.get_or_insert_with(|| {
                 self.slots.insert(place.stream_id.clone(), self.streams.len());
-                self.streams.push(Vec::new());
+                self.streams.push(Stream { id: place.stream_id.clone(), events: Vec::new() });
                 self.streams.len() - 1
             });
-            self.streams[slot].push(self.events.len());
-            self.events.push(recorded(item, place, recorded_at));
+            let stream = &mut self.streams[slot];
+            stream.events.push(self.events.len());
+            let payload = self.payloads.keep(&item.event.payload);
+            self.events.push(RecordedEvent::new(header(item, place, &stream.id, recorded_at), payload));
         }
         if let Some(claim) = request.command() {
-            let receipt = Receipt { claim: claim.clone(), events: events.clone(), recorded_at };
+            let receipt = Receipt { claim: claim.clone(), events: events.to_vec(), recorded_at };
             self.receipts.insert(claim.command_id.clone(), receipt);
         }
-        Ok(Appended { events, recorded_at, replayed: false })
     }
 
     /// Where the events of a request go; `targets` tells of each of its streams.
@@ -78,7 +107,7 @@ impl Log {
 
     fn target(&self, stream_id: &StreamId) -> Target {
         let slot = self.slots.get(stream_id).copied();
-        Target { slot, version: version(slot.map_or(0, |slot| self.streams[slot].len())) }
+        Target { slot, version: version(slot.map_or(0, |slot| self.streams[slot].events.len())) }
     }
 
     pub(crate) fn read_streams(&self, request: &ReadStreams, limit: usize) -> Result<StreamsRead, EventStoreError> {
@@ -88,12 +117,18 @@ impl Log {
         if count > limit {
             return Err(EventStoreError::ReadTooLarge { limit });
         }
-        let mut indexes = Vec::with_capacity(count);
-        wanted().for_each(|stream| indexes.extend_from_slice(stream));
-        // A stable sort merges the runs that the streams are.
-        indexes.sort();
+        let mut events = Vec::with_capacity(count);
+        if let [_] = streams[..] {
+            events.extend(wanted().flatten().map(|&index| self.events[index].clone()));
+        } else {
+            let mut indexes = Vec::with_capacity(count);
+            wanted().for_each(|stream| indexes.extend_from_slice(stream));
+            // A stable sort merges the runs that the streams are.
+            indexes.sort();
+            events.extend(indexes.into_iter().map(|index| self.events[index].clone()));
+        }
         Ok(StreamsRead {
-            events: indexes.into_iter().map(|index| self.events[index].clone()).collect(),
+            events,
             versions: streams.iter().map(|all| version(all.len())).collect(),
             receipt: request.command_id().and_then(|id| self.receipts.get(id)).cloned(),
         })
@@ -116,65 +151,53 @@ impl Log {
     pub(crate) fn read_page(&self, filter: &EventFilter, after: Option<GlobalPosition>, limit: PageSize) -> Page {
         // The event after position p has index p.
         let start = after.map_or(0, |position| index(position.get()).min(self.events.len()));
-        let wanted = |&index: &usize| {
-            let event = &self.events[index];
-            filter.matches(event.stream_id(), event.event_type())
-        };
-        let (chosen, more) = self.candidates(filter, start, |candidates| self.fill(candidates.filter(wanted), limit));
+        let (events, more) = self.chosen(filter, start, limit);
         // A full page looked as far as its last event, any other one to the end.
-        let examined =
-            if more { chosen.last().copied() } else { self.events[start..].len().checked_sub(1).map(|n| start + n) };
-        Page {
-            events: chosen.iter().map(|&index| self.events[index].clone()).collect(),
-            cursor: examined.map(|index| cursor(&self.events[index])),
-            more,
-        }
+        let examined = match more {
+            true => events.last(),
+            false => self.events.last().filter(|_| start < self.events.len()),
+        };
+        Page { cursor: examined.map(cursor), events, more }
     }
 
-    /// Hands the indexes from `start` on that `filter` may want to `read`, in order. The smaller of the indexes by stream
-    /// and by type is followed; without any, the whole log is.
-    fn candidates<T>(
-        &self,
-        filter: &EventFilter,
-        start: usize,
-        read: impl FnOnce(&mut dyn Iterator<Item = usize>) -> T,
-    ) -> T {
-        let by_stream = match filter.stream_selection() {
+    /// The events from `start` on that `filter` wants, as many as a page holds, and whether it is full. The smaller of the
+    /// indexes by stream and by type is followed; without any, the whole log is.
+    fn chosen(&self, filter: &EventFilter, start: usize, limit: PageSize) -> (Vec<RecordedEvent>, bool) {
+        let streams = filter.stream_selection();
+        let by_stream = match streams {
             StreamSelection::Exact(streams) => {
                 Some(Merged::from(start, streams.iter().map(|stream_id| self.stream(stream_id))))
             }
             _ => None,
         };
+        // What the followed index stands for need not be looked at again.
+        let in_streams = |event: &RecordedEvent| streams.matches(event.stream_id());
         match (filter.event_types(), by_stream) {
-            (None, None) => read(&mut (start..self.events.len())),
-            (None, Some(mut by_stream)) => read(&mut by_stream),
+            (None, None) => fill(self.events.iter_from(start).filter(|event| in_streams(event)), limit),
+            (None, Some(by_stream)) => fill(by_stream.map(|index| &self.events[index]), limit),
             (Some(types), by_stream) => self.types.with(&self.events, |index| {
                 let by_type = Merged::from(start, types.iter().map(|event_type| index.of(event_type)));
-                let mut smaller = match by_stream {
-                    Some(by_stream) if by_stream.len() <= by_type.len() => by_stream,
-                    _ => by_type,
-                };
-                read(&mut smaller)
+                match by_stream {
+                    Some(by_stream) if by_stream.len() <= by_type.len() => {
+                        let events = by_stream.map(|index| &self.events[index]);
+                        fill(events.filter(|event| types.contains(event.event_type())), limit)
+                    }
+                    _ => {
+                        let events = by_type.map(|index| &self.events[index]);
+                        match streams {
+                            StreamSelection::All => fill(events, limit),
+                            _ => fill(events.filter(|event| in_streams(event)), limit),
+                        }
+                    }
+                }
             }),
         }
     }
 
     pub(crate) fn read_stream(&self, stream_id: &StreamId, after: StreamVersion, limit: PageSize) -> StreamPage {
-        let (chosen, more) = self.fill(after_version(self.stream(stream_id), after).iter().copied(), limit);
-        StreamPage { more, events: chosen.iter().map(|&index| self.events[index].clone()).collect() }
-    }
-
-    /// As many as a page holds, and whether it is full.
-    fn fill(&self, indexes: impl Iterator<Item = usize>, limit: PageSize) -> (Vec<usize>, bool) {
-        let (mut chosen, mut bytes) = (Vec::new(), 0);
-        for index in indexes {
-            chosen.push(index);
-            bytes += self.events[index].size();
-            if chosen.len() == limit.get() || bytes >= PageSize::FULL_BYTES {
-                return (chosen, true);
-            }
-        }
-        (chosen, false)
+        let indexes = after_version(self.stream(stream_id), after);
+        let (events, more) = fill(indexes.iter().map(|&index| &self.events[index]), limit);
+        StreamPage { events, more }
     }
 
     pub(crate) fn verify_cursor(&self, cursor: &LogCursor) -> Result<(), EventStoreError> {
@@ -187,23 +210,36 @@ impl Log {
 
     /// The indexes of a stream's events.
     fn stream(&self, stream_id: &StreamId) -> &[usize] {
-        self.slots.get(stream_id).map_or(&[], |&slot| &self.streams[slot])
+        self.slots.get(stream_id).map_or(&[], |&slot| &self.streams[slot].events)
     }
 }
 
-fn recorded(item: &EventToAppend, place: &AppendedEvent, recorded_at: Timestamp) -> RecordedEvent {
+/// As many events as a page holds, and whether it is full.
+fn fill<'a>(events: impl Iterator<Item = &'a RecordedEvent>, limit: PageSize) -> (Vec<RecordedEvent>, bool) {
+    // As many as there are at least, if that is known.
+    let (mut chosen, mut bytes) = (Vec::with_capacity(events.size_hint().0.min(limit.get())), 0);
+    for event in events {
+        bytes += event.size();
+        chosen.push(event.clone());
+        if chosen.len() == limit.get() || bytes >= PageSize::FULL_BYTES {
+            return (chosen, true);
+        }
+    }
+    (chosen, false)
+}
+
+fn header(item: &EventToAppend, place: &AppendedEvent, stream_id: &StreamId, recorded_at: Timestamp) -> EventHeader {
     let event = &item.event;
-    let header = EventHeader {
+    EventHeader {
         position: place.position,
-        stream_id: place.stream_id.clone(),
+        stream_id: stream_id.clone(),
         version: place.version,
         id: event.id,
         event_type: event.event_type.clone(),
         schema_version: event.schema_version,
         recorded_at,
         metadata: event.metadata.clone(),
-    };
-    RecordedEvent::new(header, event.payload.clone())
+    }
 }
 
 fn cursor(event: &RecordedEvent) -> LogCursor {

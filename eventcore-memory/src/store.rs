@@ -110,7 +110,10 @@ impl fmt::Debug for MemoryEventStore {
 impl EventStore for MemoryEventStore {
     async fn append(&self, request: AppendRequest) -> Result<Appended, EventStoreError> {
         self.shared.config.limits.check(&request)?;
-        let appended = self.write()?.append(&request)?;
+        let mut log = self.write()?;
+        // Under the lock, so that the times of events rise with their positions as far as the clock does.
+        let appended = log.append(&request, Timestamp::now())?;
+        drop(log);
         // Who begins to watch only now reads after this append and sees it without being woken.
         if !appended.replayed && !appended.events.is_empty() && self.shared.signal.is_watched() {
             self.shared.signal.notify();

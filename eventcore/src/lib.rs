@@ -102,6 +102,7 @@ mod projection;
 mod shared_error;
 mod store;
 mod stream;
+mod text;
 mod validation;
 mod watch;
 mod writer;

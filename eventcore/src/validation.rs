@@ -143,18 +143,18 @@ pub(crate) fn check_range(what: &'static str, value: u64, min: u64, max: u64) ->
 /// Declares a name: validated by [`check_name`], shared rather than copied when cloned.
 macro_rules! name_type {
     ($(#[$doc:meta])* $name:ident, $check:ident) => {
-        fn $check(text: &std::sync::Arc<str>) -> Result<(), $crate::ValidationError> {
+        fn $check(text: &$crate::text::Text) -> Result<(), $crate::ValidationError> {
             $crate::validation::check_name(stringify!($name), text)
         }
 
         $(#[$doc])*
         ///
-        /// 1 to 255 characters, no control characters, no whitespace at either end. A clone shares the text.
+        /// 1 to 255 characters, no control characters, no whitespace at either end. A clone is cheap: short text stands in the value, longer text is shared.
         #[nutype::nutype(
             validate(with = $check, error = $crate::ValidationError),
             derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, AsRef, Display, Serialize, Deserialize)
         )]
-        pub struct $name(std::sync::Arc<str>);
+        pub struct $name($crate::text::Text);
 
         impl $name {
             /// Validates `text` and copies it once.
@@ -163,7 +163,7 @@ macro_rules! name_type {
             /// [`ValidationError`](crate::ValidationError) if the text is empty, longer than 255 characters, holds a
             /// control character, or begins or ends with whitespace.
             pub fn new(text: impl AsRef<str>) -> Result<Self, $crate::ValidationError> {
-                Self::try_new(std::sync::Arc::from(text.as_ref()))
+                Self::try_new($crate::text::Text::from(text.as_ref()))
             }
 
             /// The text.
@@ -199,7 +199,7 @@ macro_rules! name_type {
             type Error = $crate::ValidationError;
 
             fn try_from(text: String) -> Result<Self, Self::Error> {
-                Self::try_new(std::sync::Arc::from(text))
+                Self::try_new($crate::text::Text::from(text))
             }
         }
     };

@@ -1,14 +1,23 @@
 //! Names, ids and times that events carry.
 
+use crate::text::Text;
 use crate::validation::{check_range, name_type};
 use crate::{Problem, ValidationError};
-use chrono::{DateTime, DurationRound, SubsecRound, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use nutype::nutype;
+use std::time::{SystemTime, UNIX_EPOCH};
 use uuid::Uuid;
 
 name_type! {
     /// The stored name of a kind of event, for example `bank.MoneyDeposited`: explicit and stable, never a Rust path.
     EventType, check_event_type
+}
+
+impl EventType {
+    /// A name that is part of the program.
+    pub(super) fn of_program(name: &'static str) -> Result<Self, ValidationError> {
+        Self::try_new(Text::of_program(name))
+    }
 }
 
 name_type! {
@@ -108,15 +117,24 @@ impl std::str::FromStr for EventId {
 /// A point in time in UTC, to the microsecond: what every adapter stores and gives back unchanged.
 ///
 /// It is information for people. Order comes from [`GlobalPosition`](crate::GlobalPosition), never from a clock.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(from = "DateTime<Utc>", into = "DateTime<Utc>")]
-pub struct Timestamp(DateTime<Utc>);
+pub struct Timestamp {
+    /// Since the beginning of 1970; within the calendar's range.
+    micros: i64,
+}
+
+/// The calendar's range.
+const MIN_MICROS: i64 = DateTime::<Utc>::MIN_UTC.timestamp_micros();
+const MAX_MICROS: i64 = DateTime::<Utc>::MAX_UTC.timestamp_micros();
 
 impl Timestamp {
     /// The time of the system's clock. Only drivers and adapters call it.
     #[must_use]
     pub fn now() -> Self {
-        Self::from(Utc::now())
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).ok().map(|time| time.as_micros());
+        let micros = since_1970.and_then(|micros| i64::try_from(micros).ok());
+        micros.and_then(|micros| Self::from_micros(micros).ok()).unwrap_or_else(|| Self::from(Utc::now()))
     }
 
     /// The time `micros` microseconds after the beginning of 1970.
@@ -124,46 +142,49 @@ impl Timestamp {
     /// # Errors
     /// [`ValidationError`] outside of the calendar's range (some 262,000 years to either side).
     pub fn from_micros(micros: i64) -> Result<Self, ValidationError> {
-        DateTime::from_timestamp_micros(micros).map(Self).ok_or_else(|| {
-            ValidationError::new(
-                "Timestamp",
-                Problem::OutOfRange {
-                    value: i128::from(micros),
-                    min: i128::from(DateTime::<Utc>::MIN_UTC.timestamp_micros()),
-                    max: i128::from(DateTime::<Utc>::MAX_UTC.timestamp_micros()),
-                },
-            )
-        })
+        if (MIN_MICROS..=MAX_MICROS).contains(&micros) {
+            return Ok(Self { micros });
+        }
+        let (value, min, max) = (i128::from(micros), i128::from(MIN_MICROS), i128::from(MAX_MICROS));
+        Err(ValidationError::new("Timestamp", Problem::OutOfRange { value, min, max }))
     }
 
     /// Microseconds since the beginning of 1970.
     #[must_use]
-    pub fn as_micros(self) -> i64 {
-        self.0.timestamp_micros()
+    pub const fn as_micros(self) -> i64 {
+        self.micros
     }
 
     /// The time as chrono's type.
     #[must_use]
     pub fn as_datetime(self) -> DateTime<Utc> {
-        self.0
+        // Within the calendar's range, so there is one.
+        DateTime::from_timestamp_micros(self.micros).unwrap_or_default()
     }
 }
 
 impl From<DateTime<Utc>> for Timestamp {
     /// Cuts off what lies below the microsecond, towards the past.
     fn from(time: DateTime<Utc>) -> Self {
-        Self(time.duration_trunc(TimeDelta::microseconds(1)).unwrap_or_else(|_| time.trunc_subsecs(6)))
+        // Whole seconds are rounded towards the past, and what is added to them is never negative.
+        Self { micros: time.timestamp_micros() }
     }
 }
 
 impl From<Timestamp> for DateTime<Utc> {
     fn from(time: Timestamp) -> Self {
-        time.0
+        time.as_datetime()
+    }
+}
+
+impl std::fmt::Debug for Timestamp {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Timestamp").field(&self.as_datetime()).finish()
     }
 }
 
 impl std::fmt::Display for Timestamp {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.0.format("%Y-%m-%dT%H:%M:%S%.6fZ"))
+        write!(f, "{}", self.as_datetime().format("%Y-%m-%dT%H:%M:%S%.6fZ"))
     }
 }

@@ -1,5 +1,6 @@
 //! Events: what happened, in the words of the domain, and how it is stored.
 
+mod buffer;
 mod ids;
 mod metadata;
 mod payload;

@@ -165,6 +165,15 @@ impl RecordedEvent<Payload> {
         let payload = E::decode(&self.header.event_type, self.header.schema_version, &self.payload)?;
         Ok(RecordedEvent { header: self.header, payload })
     }
+
+    /// The event as the user's type, beside its bytes.
+    ///
+    /// # Errors
+    /// As [`decode`](Self::decode).
+    pub(crate) fn decoded<E: Event>(&self) -> Result<RecordedEvent<E>, DecodeError> {
+        let payload = E::decode(&self.header.event_type, self.header.schema_version, &self.payload)?;
+        Ok(RecordedEvent { header: self.header.clone(), payload })
+    }
 }
 
 fn size(payload: &Payload, metadata: &EventMetadata) -> usize {

@@ -1,16 +1,15 @@
 //! What the code of `#[derive(Event)]` stands on: stored names, versions and upcasting.
 
+use super::buffer::with_buffer;
 use super::variant::Codec;
 use crate::{ContentType, DecodeError, EncodeError, EventType, EventTypeInfo, Payload, SchemaVersion, SharedError};
+use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::error::Error as StdError;
 use std::sync::OnceLock;
 use thiserror::Error;
-
-/// What a payload takes in most cases, in bytes; a larger one grows.
-const USUAL_PAYLOAD_BYTES: usize = 128;
 
 /// An event type that a derived event stores. One static for each, so that a name is validated once.
 #[derive(Debug)]
@@ -49,11 +48,11 @@ impl StoredType {
 
     /// The payload of `event`.
     pub fn encode<E: Serialize>(&self, codec: impl Codec, event: &E) -> Result<Payload, EncodeError> {
-        let mut bytes = Vec::with_capacity(USUAL_PAYLOAD_BYTES);
-        match codec.encode(event, &mut bytes) {
-            Ok(()) => Ok(Payload::json(bytes)),
+        // Written where there is room already, and copied once its size is known: one allocation, exactly as large.
+        with_buffer(|buffer| match codec.encode(event, buffer) {
+            Ok(()) => Ok(Payload::json(Bytes::copy_from_slice(buffer))),
             Err(error) => Err(EncodeError::new(self.event_type(), error)),
-        }
+        })
     }
 
     /// The event whose payload was stored under `event_type`, the name or an alias.
@@ -117,7 +116,7 @@ pub fn unknown_type(event_type: &EventType) -> DecodeError {
 }
 
 fn checked_name(name: &'static str) -> EventType {
-    EventType::new(name).unwrap_or_else(|_| unreachable!("the derive checks names by the same rule"))
+    EventType::of_program(name).unwrap_or_else(|_| unreachable!("the derive checks names by the same rule"))
 }
 
 #[derive(Debug, Error)]

@@ -1,24 +1,26 @@
 //! One event, and what becomes of it.
 
-use super::page::PageEvent;
 use super::protocol::Applied;
 use super::{FailureContext, FailureStrategy, ProjectionError, ProjectionFailure, Projector};
-use crate::{DeadLetter, ProjectionName};
+use crate::{DeadLetter, ProjectionName, RecordedEvent};
 use std::error::Error as StdError;
 
-/// Applies an event; if it fails, the projector chooses what is to happen. The letter about an event that may become a dead
-/// one is added to `letters`.
+/// Decodes and applies an event; if it fails, the projector chooses what is to happen. The letter about an event that may
+/// become a dead one is added to `letters`.
+///
+/// It is decoded no sooner than here: what was decoded long before it is needed has left the processor's cache, and takes
+/// memory until then.
 pub(super) async fn attempt<P: Projector>(
     projector: &mut P,
-    event: &PageEvent<P::Event>,
+    event: &RecordedEvent,
     context: &mut P::Context,
     attempt: u32,
     name: &ProjectionName,
     letters: &mut Vec<DeadLetter>,
 ) -> Applied<ProjectionError<P::Error>> {
-    let position = event.header().position;
-    let (strategy, error) = match event {
-        PageEvent::Decoded(event) => match projector.apply(event, context).await {
+    let position = event.position();
+    let (strategy, error) = match event.decoded::<P::Event>() {
+        Ok(event) => match projector.apply(&event, context).await {
             Ok(()) => return Applied::Ok,
             Err(source) => {
                 let failure = ProjectionFailure::Apply(&source);
@@ -27,10 +29,10 @@ pub(super) async fn attempt<P: Projector>(
                 (strategy, ProjectionError::Apply { position, event_type, attempts: attempt, source })
             }
         },
-        PageEvent::Undecodable(header, source) => {
-            let failure = ProjectionFailure::Decode(source);
-            let strategy = projector.on_error(&FailureContext::new(failure, header, attempt));
-            (strategy, ProjectionError::Decode { position, source: source.clone() })
+        Err(source) => {
+            let failure = ProjectionFailure::Decode(&source);
+            let strategy = projector.on_error(&FailureContext::new(failure, event.header(), attempt));
+            (strategy, ProjectionError::Decode { position, source })
         }
     };
     let header = event.header();

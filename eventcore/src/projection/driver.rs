@@ -3,7 +3,7 @@
 use super::attempt::attempt;
 use super::flag::CancelFlag;
 use super::machine::ProjectionMachine;
-use super::page::{DecodedPage, PageEvent, PageReader};
+use super::page::{PageEvents, PageReader, ReadPage};
 use super::parts::PageDone;
 use super::protocol::{
     Applied, Fault, PageShape, ProjectionEffect, ProjectionInput, ProjectionRules, ProjectionStop, Signals,
@@ -14,11 +14,10 @@ use super::{ProjectionConfig, ProjectionError, Projector};
 use crate::{
     Activity, Checkpoint, CheckpointError, CheckpointStore, DeadLetter, DeadLetterId, Epoch, ErrorKind, EventFilter,
     EventReader, EventStore, EventStoreError, EventType, FilterIdentity, GlobalPosition, Leadership, LeadershipError,
-    LogCursor, LogWatch, PageSize, Progress, ProjectionContext, ProjectionName, ProjectorCoordinator, Timestamp,
-    UnitOfWork,
+    LogCursor, LogWatch, PageSize, Progress, ProjectionContext, ProjectionName, ProjectorCoordinator, RecordedEvent,
+    Timestamp, UnitOfWork,
 };
 use std::error::Error as StdError;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 use tracing::Instrument;
@@ -154,7 +153,7 @@ pub(super) struct Run<'b, P: Projector, B: ?Sized> {
     /// Whether that leadership is no longer sure.
     lost: Option<CancelFlag>,
     context: Option<P::Context>,
-    events: Arc<Vec<PageEvent<P::Event>>>,
+    events: PageEvents,
     progress: Progress,
     told: Option<OnProgress>,
     meter: Meter,
@@ -166,8 +165,8 @@ pub(super) struct Run<'b, P: Projector, B: ?Sized> {
     letters: Vec<DeadLetter>,
 }
 
-/// After how many events that were applied without waiting for anything the clock is looked at.
-const LOOK_EVERY: usize = 64;
+/// How many events are applied at most between two looks at what is read ahead.
+const NUDGE_EVERY: usize = 64;
 
 /// How long a report waits for the head of the log.
 const HEAD_PATIENCE: Duration = Duration::from_millis(100);
@@ -200,7 +199,7 @@ where
             leadership: None,
             lost: None,
             context: None,
-            events: Arc::default(),
+            events: PageEvents::default(),
             progress: config.progress.clone(),
             told: config.on_progress.clone(),
             meter: Meter::new(config.progress_interval),
@@ -233,9 +232,10 @@ where
                 ProjectionInput::AppliedParts(_) => self.shutdown.token().is_cancelled(),
                 _ => self.shutdown.is_set(),
             };
-            let signals = Signals { now, stop, lost: self.lost.as_ref().is_some_and(CancelFlag::is_set) };
+            let signals = Signals { now, stop, lost: self.is_lost() };
             // Only the delay before another attempt has a random part.
-            let retry = matches!(input, ProjectionInput::Applied(Applied::Retry(_) | Applied::RetryThenDeadLetter));
+            let retry =
+                matches!(input, ProjectionInput::AppliedTo(_, Applied::Retry(_) | Applied::RetryThenDeadLetter));
             let jitter = if retry { fastrand::f64() } else { 0.0 };
             let effect = machine.step(input, signals, jitter);
             if time_passed && self.meter.is_due(now) {
@@ -244,17 +244,26 @@ where
             }
             (input, time_passed) = match effect {
                 ProjectionEffect::Finish(finished) => break finished,
-                ProjectionEffect::Apply { index, attempt } => {
-                    pages.nudge(index);
-                    let applied = pages.beside(self.apply(index, attempt)).await;
-                    (ProjectionInput::Applied(applied), pages.has_waited() || self.looks_at_clock_after(index))
+                ProjectionEffect::Apply { mut index, until, mut attempt } => {
+                    if index.next_multiple_of(NUDGE_EVERY) < until {
+                        pages.nudge();
+                    }
+                    let applied = loop {
+                        let applied = pages.beside(self.apply(index, attempt)).await;
+                        let goes_on = matches!(applied, Applied::Ok) && index + 1 < until;
+                        if !goes_on || pages.has_waited() || self.is_signalled() {
+                            break applied;
+                        }
+                        (index, attempt) = (index + 1, 1);
+                    };
+                    (ProjectionInput::AppliedTo(index, applied), true)
                 }
                 effect => {
                     self.report(&machine);
                     let input = match effect {
                         ProjectionEffect::Read { after } => {
                             // Gone before the page after the next one is read ahead.
-                            self.events = Arc::default();
+                            self.events = PageEvents::default();
                             self.take(pages.read(after).await)
                         }
                         ProjectionEffect::Resume => {
@@ -280,18 +289,22 @@ where
         Ok((ProjectionOutcome { projector: self.projector, position, applied, skipped, parked }, others))
     }
 
-    /// An event that was applied without waiting took next to no time, but many of them do; at the end of the page the
-    /// machine asks whether a checkpoint is due, and a transaction is not held longer than it may.
-    fn looks_at_clock_after(&self, index: usize) -> bool {
-        P::Context::TRANSACTIONAL || index % LOOK_EVERY == LOOK_EVERY - 1 || index + 1 >= self.events.len()
+    /// Whether there is a signal that the machine has to know of before the next event.
+    fn is_signalled(&self) -> bool {
+        self.shutdown.is_set() || self.is_lost()
+    }
+
+    /// Whether the leadership is no longer sure.
+    fn is_lost(&self) -> bool {
+        self.lost.as_ref().is_some_and(CancelFlag::is_set)
     }
 
     /// Shows those who watch how far the run has come.
     fn report(&self, machine: &ProjectionMachine<Failure<P>>) {
-        let recorded = |index: usize| self.events.get(index).map(|event| event.header().recorded_at);
+        let recorded = |index: usize| self.events.get(index).map(RecordedEvent::recorded_at);
         let done = machine.cursor().map_or(0, |cursor| {
             self.progress.advance(cursor.position);
-            self.events.partition_point(|event| event.header().position <= cursor.position)
+            self.events.partition_point(|event| event.position() <= cursor.position)
         });
         match done.checked_sub(1) {
             Some(last) => self.progress.note(recorded(last), None),
@@ -390,11 +403,12 @@ where
         Ok(page.events.first().map(|event| (event.event_type().clone(), event.position())))
     }
 
-    fn take(&mut self, page: Result<DecodedPage<P::Event>, EventStoreError>) -> Input<P> {
+    fn take(&mut self, page: Result<ReadPage, EventStoreError>) -> Input<P> {
         ProjectionInput::Read(page.map_err(|error| fault(error.into())).map(|page| {
-            let events = page.events.iter().map(PageEvent::cursor).collect();
+            let cursor = |event: &RecordedEvent| LogCursor { position: event.position(), event_id: event.id() };
+            let events = page.events.iter().map(cursor).collect();
             self.letters.clear();
-            self.events = Arc::new(page.events);
+            self.events = page.events;
             PageShape { events, end: page.end, more: page.more }
         }))
     }
@@ -415,7 +429,7 @@ where
         let (Some(crew), Some(context)) = (&mut self.crew, &self.context) else {
             return PageDone { done: from, left_out: 0, parked: Vec::new(), failed: Some(out_of_step().into()) };
         };
-        let events = Arc::clone(&self.events);
+        let events = self.events.clone();
         let halt = self.shutdown.token().child_token();
         let lost = self.lost.as_ref().map(|lost| lost.token().clone()).unwrap_or_default();
         let page = Stretch { name: self.name.clone(), events, from, until, halt, lost };
@@ -426,7 +440,7 @@ where
 
     async fn park(&mut self, index: usize) -> Result<(), Failure<P>> {
         let epoch = self.epoch();
-        let position = self.events.get(index).map(|event| event.header().position);
+        let position = self.events.get(index).map(RecordedEvent::position);
         let letter = self.letters.iter().find(|letter| Some(letter.id.position) == position);
         let (Some(letter), Some(context)) = (letter, &mut self.context) else { return Err(out_of_step().into()) };
         if let Err(error) = self.backend.park(context, letter, epoch).await {

@@ -66,6 +66,9 @@ pub struct ProjectionMachine<X> {
     parked: u64,
 }
 
+/// The most events that are applied before the machine is asked again, which is also when the clock is looked at.
+const MAX_STRETCH: usize = 64;
+
 #[derive(Debug)]
 enum Phase {
     Idle,
@@ -78,7 +81,8 @@ enum Phase {
     Heading,
     Reading,
     Beginning,
-    Applying(usize),
+    /// A stretch from its first event to the first one behind it.
+    Applying(usize, usize),
     Parking(usize),
     ApplyingParts,
     ParkingParts,
@@ -237,7 +241,11 @@ impl<X> ProjectionMachine<X> {
                 self.uncommitted = true;
                 self.fault(fault, After::Resume)
             }
-            (Phase::Applying(index), Input::Applied(applied)) => self.applied(index, applied, stop, jitter),
+            (Phase::Applying(index, _), Input::Applied(applied)) => self.applied(index, applied, stop, jitter),
+            (Phase::Applying(from, until), Input::AppliedTo(index, applied)) if (from..until).contains(&index) => {
+                self.next = index;
+                self.applied(index, applied, stop, jitter)
+            }
             (Phase::Parking(index), Input::Done(Ok(()))) => {
                 self.failed = None;
                 self.to_park += 1;
@@ -422,7 +430,15 @@ impl<X> ProjectionMachine<X> {
             let (from, until) = (self.next, self.page.events.len());
             return self.enter(Phase::ApplyingParts, Effect::ApplyParts { from, until });
         }
-        self.enter(Phase::Applying(self.next), Effect::Apply { index: self.next, attempt: self.attempt(self.next) })
+        let (index, until) = (self.next, self.end_of_stretch());
+        self.enter(Phase::Applying(index, until), Effect::Apply { index, until, attempt: self.attempt(index) })
+    }
+
+    /// How far the driver may go on by itself: as far as nothing but a failure or a signal can change what comes next.
+    fn end_of_stretch(&self) -> usize {
+        // The time that a transaction is open is looked at after every event.
+        let longest = if self.rules.transactional { 1 } else { MAX_STRETCH };
+        self.page.events.len().min(self.next + longest)
     }
 
     /// The how-manieth attempt the next one of an event is, from 1.
@@ -648,8 +664,8 @@ impl<X> ProjectionMachine<X> {
             // A leadership that is no longer sure: whether another instance leads turns out when it is asked for again.
             | (Phase::SteppingDown, _) => Activity::Reconnecting,
             (Phase::Waiting, _) => Activity::Live,
-            (Phase::Applying(_) | Phase::ApplyingParts, Activity::Live) if !self.page.more => Activity::Live,
-            (Phase::Applying(_) | Phase::ApplyingParts, _) => Activity::CatchingUp,
+            (Phase::Applying(..) | Phase::ApplyingParts, Activity::Live) if !self.page.more => Activity::Live,
+            (Phase::Applying(..) | Phase::ApplyingParts, _) => Activity::CatchingUp,
             (_, unchanged) => unchanged,
         };
         self.phase = phase;

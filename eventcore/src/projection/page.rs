@@ -1,103 +1,128 @@
-//! Reading pages ahead of their use, and decoding them.
+//! Reading pages ahead of their use.
 
-use crate::{
-    DecodeError, Event, EventFilter, EventHeader, EventReader, EventStoreError, GlobalPosition, LogCursor, PageSize,
-    RecordedEvent,
-};
+use crate::{EventFilter, EventReader, EventStoreError, GlobalPosition, LogCursor, Page, PageSize, RecordedEvent};
 use std::future::{Future, poll_fn};
+use std::ops::{Deref, Range};
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-/// An event of a page, decoded as far as possible.
-pub(super) enum PageEvent<E> {
-    Decoded(RecordedEvent<E>),
-    Undecodable(EventHeader, DecodeError),
+/// The events of a page; a clone shares them.
+#[derive(Clone, Default)]
+pub(super) struct PageEvents {
+    /// What was read at once: one page, or several.
+    all: Arc<Vec<RecordedEvent>>,
+    /// Those of the page; within `all`.
+    range: Range<usize>,
 }
 
-impl<E: Event> PageEvent<E> {
-    pub(super) fn new(event: RecordedEvent) -> Self {
-        let (header, payload) = event.into_parts();
-        match E::decode(&header.event_type, header.schema_version, &payload) {
-            Ok(event) => Self::Decoded(RecordedEvent::new(header, event)),
-            Err(error) => Self::Undecodable(header, error),
-        }
-    }
+impl Deref for PageEvents {
+    type Target = [RecordedEvent];
 
-    pub(super) const fn header(&self) -> &EventHeader {
-        match self {
-            Self::Decoded(event) => event.header(),
-            Self::Undecodable(header, _) => header,
-        }
-    }
-
-    pub(super) const fn cursor(&self) -> LogCursor {
-        let header = self.header();
-        LogCursor { position: header.position, event_id: header.id }
+    fn deref(&self) -> &[RecordedEvent] {
+        self.all.get(self.range.clone()).unwrap_or_default()
     }
 }
 
-/// A page with its events decoded.
-pub(super) struct DecodedPage<E> {
-    pub(super) events: Vec<PageEvent<E>>,
+/// What the next page goes on from, and the page.
+pub(super) struct ReadPage {
+    pub(super) events: PageEvents,
+    /// How far the page looked.
     pub(super) end: Option<LogCursor>,
+    /// Whether the next page should be read at once.
     pub(super) more: bool,
 }
 
-type Reading<'b, E> = Pin<Box<dyn Future<Output = Result<DecodedPage<E>, EventStoreError>> + Send + 'b>>;
+type Reading<'b> = Pin<Box<dyn Future<Output = Result<Page, EventStoreError>> + Send + 'b>>;
 
-/// How many events are applied between two looks at the page that is read ahead.
-const NUDGE_EVERY: usize = 64;
+/// How many pages are read at once at most.
+const MAX_PAGES: usize = 5;
 
 /// Reads the pages of one follower; while a full one is applied, the next one is under way.
-pub(super) struct PageReader<'b, E: Event, B: ?Sized> {
+///
+/// A follower that is faster than the store waits for each page, and each costs the store the same beside its events. So
+/// while it has to wait, several pages are read at once, twice as many each time. One that is slower finds its next page
+/// read, and has no more than that page in memory. Whatever was read at once is handed out page by page.
+pub(super) struct PageReader<'b, B: ?Sized> {
     backend: &'b B,
     filter: EventFilter,
     size: PageSize,
-    ahead: Option<Ahead<'b, E>>,
+    /// How many pages are read at once.
+    pages: usize,
+    /// What was read and not handed out yet, and where it begins.
+    rest: Option<(Option<GlobalPosition>, ReadPage)>,
+    ahead: Option<Ahead<'b>>,
     /// Whether what was done last beside reading had to wait for anything.
     waited: bool,
 }
 
-struct Ahead<'b, E> {
+struct Ahead<'b> {
     after: Option<GlobalPosition>,
-    state: State<'b, E>,
+    state: State<'b>,
 }
 
-enum State<'b, E> {
-    Reading(Reading<'b, E>),
-    Ready(Result<DecodedPage<E>, EventStoreError>),
+enum State<'b> {
+    Reading(Reading<'b>),
+    Ready(Result<Page, EventStoreError>),
 }
 
-impl<'b, E: Event, B: EventReader + ?Sized> PageReader<'b, E, B> {
+impl<'b, B: EventReader + ?Sized> PageReader<'b, B> {
     pub(super) const fn new(backend: &'b B, filter: EventFilter, size: PageSize) -> Self {
-        Self { backend, filter, size, ahead: None, waited: false }
+        Self { backend, filter, size, pages: 1, rest: None, ahead: None, waited: false }
     }
 
     /// The page after a position.
-    pub(super) async fn read(&mut self, after: Option<GlobalPosition>) -> Result<DecodedPage<E>, EventStoreError> {
+    pub(super) async fn read(&mut self, after: Option<GlobalPosition>) -> Result<ReadPage, EventStoreError> {
+        if let Some((_, rest)) = self.rest.take_if(|(from, _)| *from == after) {
+            return Ok(self.cut(rest));
+        }
+        self.rest = None;
+        self.nudge();
         let page = match self.ahead.take().filter(|ahead| ahead.after == after).map(|ahead| ahead.state) {
-            Some(State::Ready(page)) => page?,
-            Some(State::Reading(reading)) => reading.await?,
+            Some(State::Ready(page)) => {
+                self.pages = (self.pages / 2).max(1);
+                page?
+            }
+            Some(State::Reading(reading)) => {
+                self.pages = (self.pages * 2).min(MAX_PAGES);
+                reading.await?
+            }
             None => self.start(after).await?,
         };
         if page.more {
-            let after = page.end.map(|end| end.position);
+            let after = page.position();
             self.ahead = Some(Ahead { after, state: State::Reading(self.start(after)) });
-            self.nudge(0);
+            self.nudge();
+        } else {
+            self.pages = 1;
         }
-        Ok(page)
+        let range = 0..page.events.len();
+        let events = PageEvents { all: Arc::new(page.events), range };
+        Ok(self.cut(ReadPage { events, end: page.cursor, more: page.more }))
+    }
+
+    /// The first page of what was read at once; the others are the rest.
+    fn cut(&mut self, mut read: ReadPage) -> ReadPage {
+        let Some(last) = read.events.get(self.size.get() - 1).filter(|_| read.events.len() > self.size.get()) else {
+            return read;
+        };
+        let end = Some(LogCursor { position: last.position(), event_id: last.id() });
+        let Range { start, end: middle } = read.events.range.start..read.events.range.start + self.size.get();
+        let events = PageEvents { all: Arc::clone(&read.events.all), range: start..middle };
+        read.events.range.start = middle;
+        self.rest = Some((end.map(|end| end.position), read));
+        ReadPage { events, end, more: true }
     }
 
     /// Throws away what was read ahead.
     pub(super) fn forget(&mut self) {
+        self.rest = None;
         self.ahead = None;
     }
 
-    /// Gives the page that is read ahead a chance to come along, without waiting for it.
-    pub(super) fn nudge(&mut self, applied: usize) {
-        if applied.is_multiple_of(NUDGE_EVERY) {
-            self.poll_ahead(&mut Context::from_waker(Waker::noop()));
-        }
+    /// Gives what is read ahead a chance to come along, without waiting for it.
+    pub(super) fn nudge(&mut self) {
+        self.poll_ahead(&mut Context::from_waker(Waker::noop()));
     }
 
     /// Does something else, and reads ahead while that waits. A read that was begun and left alone would keep what it has
@@ -130,12 +155,11 @@ impl<'b, E: Event, B: EventReader + ?Sized> PageReader<'b, E, B> {
         }
     }
 
-    fn start(&self, after: Option<GlobalPosition>) -> Reading<'b, E> {
-        let (backend, filter, size) = (self.backend, self.filter.clone(), self.size);
-        Box::pin(async move {
-            let page = backend.read_page(&filter, after, size).await?;
-            let events = page.events.into_iter().map(PageEvent::new).collect();
-            Ok(DecodedPage { events, end: page.cursor, more: page.more })
-        })
+    fn start(&self, after: Option<GlobalPosition>) -> Reading<'b> {
+        let (backend, filter) = (self.backend, self.filter.clone());
+        // As many as one read may bring.
+        let events = u32::try_from(self.size.get() * self.pages).ok().and_then(|events| PageSize::try_new(events).ok());
+        let limit = events.unwrap_or_else(|| PageSize::try_new(10_000).unwrap_or(self.size));
+        Box::pin(async move { backend.read_page(&filter, after, limit).await })
     }
 }

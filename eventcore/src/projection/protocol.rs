@@ -76,11 +76,15 @@ pub enum ProjectionEffect<X> {
     },
     /// Open a context. Answer: [`Done`](ProjectionInput::Done).
     Begin,
-    /// Apply an event of the page. Answer: [`Applied`](ProjectionInput::Applied).
+    /// Apply a stretch of the page, event by event, at least the first. It may end after any of them, and ends after one that
+    /// failed, that had to wait, or during which a signal came. Answer: [`AppliedTo`](ProjectionInput::AppliedTo), or
+    /// [`Applied`](ProjectionInput::Applied) if it was the first alone.
     Apply {
-        /// Which one, from 0.
+        /// The first one, from 0.
         index: usize,
-        /// The how-manieth attempt, from 1.
+        /// The first one behind the stretch.
+        until: usize,
+        /// The how-manieth attempt that of the first one is, from 1. The others have not been tried yet.
         attempt: u32,
     },
     /// Keep a dead letter about an event of the page, in the open context. Answer: [`Done`](ProjectionInput::Done).
@@ -141,8 +145,10 @@ pub enum ProjectionInput<X> {
     Head(Result<Option<GlobalPosition>, Fault<X>>),
     /// A page.
     Read(Result<PageShape, Fault<X>>),
-    /// What became of an event.
+    /// What became of the first event of a stretch.
     Applied(Applied<X>),
+    /// Which event of a stretch was tried last, and what became of it. Those before it were applied.
+    AppliedTo(usize, Applied<X>),
     /// What became of a stretch of the page.
     AppliedParts(PageDone<X>),
     /// An effect that has nothing to tell.

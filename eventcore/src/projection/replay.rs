@@ -1,11 +1,10 @@
 //! Dead letters of projections, given another try.
 
-use super::page::PageEvent;
 use super::{ProjectionError, Projector};
 use crate::{
     Checkpoint, DeadLetter, DeadLetterId, ErrorKind, EventFilter, EventReader, EventStore, EventStoreError,
     GlobalPosition, Leadership, LogCursor, PageSize, ProjectionContext, ProjectionName, ProjectorCoordinator,
-    UnitOfWork,
+    RecordedEvent, UnitOfWork,
 };
 use std::error::Error as StdError;
 use thiserror::Error;
@@ -257,12 +256,13 @@ where
         let name = self.leadership.name().clone();
         let mut context: P::Context = backend.begin(&name, epoch).await.map_err(ProjectionError::from)?;
         let (position, attempts) = (letter.id.position, letter.attempts.saturating_add(1));
-        let applied = match &event {
-            PageEvent::Decoded(event) => self.projector.apply(event, &mut context).await.map_err(|source| {
-                ProjectionError::Apply { position, event_type: event.event_type().clone(), attempts, source }
-            }),
-            PageEvent::Undecodable(_, source) => Err(ProjectionError::Decode { position, source: source.clone() }),
-        };
+        let applied =
+            match event.decoded() {
+                Ok(event) => self.projector.apply(&event, &mut context).await.map_err(|source| {
+                    ProjectionError::Apply { position, event_type: event.event_type().clone(), attempts, source }
+                }),
+                Err(source) => Err(ProjectionError::Decode { position, source }),
+            };
         let Err(error) = applied else {
             // Somebody else may have discarded the letter just now. A transaction can still do as they wished.
             let there = backend.unpark(&mut context, &letter.id).await.map_err(ProjectionError::from)?;
@@ -294,7 +294,7 @@ where
     }
 
     /// The event of a letter, if the log still holds it.
-    async fn event(&self, letter: &DeadLetter) -> Result<PageEvent<P::Event>, ProjectionError<P::Error>> {
+    async fn event(&self, letter: &DeadLetter) -> Result<RecordedEvent, ProjectionError<P::Error>> {
         let cursor = LogCursor { position: letter.id.position, event_id: letter.event_id };
         self.backend.verify_cursor(&cursor).await?;
         // Asked for its head, a store makes sure that its feed goes on to there.
@@ -304,6 +304,6 @@ where
         let page = self.backend.read_page(&EventFilter::all(), before, one).await?;
         let event = page.events.into_iter().find(|event| event.id() == cursor.event_id);
         let late = || EventStoreError::unavailable("the feed has not come to the event of the dead letter yet");
-        Ok(PageEvent::new(event.ok_or_else(late)?))
+        Ok(event.ok_or_else(late)?)
     }
 }

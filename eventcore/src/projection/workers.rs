@@ -3,14 +3,13 @@
 use super::attempt::attempt;
 use super::driver::out_of_step;
 use super::flag::CancelFlag;
-use super::page::PageEvent;
+use super::page::PageEvents;
 use super::parts::{PageDone, PartDone, PartEffect, PartInput, PartMachine, Partitions};
 use super::protocol::Applied;
 use super::{PartitionContext, ProjectionError, Projector};
-use crate::{DeadLetter, Epoch, EventStoreError, ProjectionName, RetryPolicy};
+use crate::{DeadLetter, Epoch, EventStoreError, ProjectionName, RecordedEvent, RetryPolicy};
 use async_trait::async_trait;
 use std::panic::resume_unwind;
-use std::sync::Arc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
@@ -29,7 +28,7 @@ pub(super) trait Crew<P: Projector>: Send {
         &mut self,
         first: &mut P,
         context: &P::Context,
-        page: Stretch<P>,
+        page: Stretch,
     ) -> (PageDone<Failure<P>>, Vec<DeadLetter>);
 
     /// The projectors, in their order, without the first one.
@@ -37,10 +36,10 @@ pub(super) trait Crew<P: Projector>: Send {
 }
 
 /// A stretch of a page.
-pub(super) struct Stretch<P: Projector> {
+pub(super) struct Stretch {
     /// The projection.
     pub(super) name: ProjectionName,
-    pub(super) events: Arc<Vec<PageEvent<P::Event>>>,
+    pub(super) events: PageEvents,
     pub(super) from: usize,
     pub(super) until: usize,
     /// Is cancelled when the run is to stop. The workers cancel it for each other, so it is of this stretch alone.
@@ -63,10 +62,10 @@ impl<P> Workers<P> {
     }
 
     /// The places in the page of each worker's events.
-    fn split<E: crate::Event>(&self, events: &[PageEvent<E>], from: usize, until: usize) -> Vec<Vec<usize>> {
+    fn split(&self, events: &[RecordedEvent], from: usize, until: usize) -> Vec<Vec<usize>> {
         let mut parts = vec![Vec::new(); self.partitions.get()];
         for (index, event) in events.iter().enumerate().take(until).skip(from) {
-            if let Some(part) = parts.get_mut(self.partitions.of(&event.header().stream_id)) {
+            if let Some(part) = parts.get_mut(self.partitions.of(event.stream_id())) {
                 part.push(index);
             }
         }
@@ -88,7 +87,7 @@ where
         &mut self,
         first: &mut P,
         context: &P::Context,
-        page: Stretch<P>,
+        page: Stretch,
     ) -> (PageDone<Failure<P>>, Vec<DeadLetter>) {
         let Stretch { name, events, from, until, halt, lost } = page;
         let mut parts = self.split(&events, from, until).into_iter();
@@ -102,7 +101,7 @@ where
                 done.push(PartDone::failed(part.first().copied(), out_of_step().into()));
                 continue;
             };
-            let (name, events, halt, context) = (name.clone(), Arc::clone(&events), halt.clone(), *context);
+            let (name, events, halt, context) = (name.clone(), events.clone(), halt.clone(), *context);
             let machine = PartMachine::new(part, self.retry, self.retries);
             let work = async move {
                 let mut letters = Vec::new();
@@ -150,7 +149,7 @@ where
 /// One worker's part of a page.
 async fn work<P: Projector>(
     projector: &mut P,
-    events: &[PageEvent<P::Event>],
+    events: &[RecordedEvent],
     mut machine: PartMachine<Failure<P>>,
     mut context: P::Context,
     halt: &CancellationToken,

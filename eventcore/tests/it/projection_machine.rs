@@ -160,26 +160,38 @@ impl World {
                     })
                 }
                 ProjectionEffect::Begin => ProjectionInput::Done(fault.map_or(Ok(()), Err)),
-                ProjectionEffect::Apply { index, .. } => {
-                    let position = page[index].position.get();
-                    self.now += Duration::from_millis(position % 40);
-                    // A failing event leaves half of its effects behind: only a transaction can take them back.
-                    let applied = match chance {
-                        Chance::Skip => Applied::Skip,
-                        Chance::Retry => Applied::Retry("not yet"),
-                        Chance::Park => Applied::DeadLetter,
-                        _ => Applied::Ok,
+                ProjectionEffect::Apply { index, until, .. } => {
+                    assert!(index < until && until <= page.len());
+                    assert!(!self.transactional || until == index + 1, "the time is not looked at");
+                    let (mut index, mut chance) = (index, chance);
+                    let applied = loop {
+                        let position = page[index].position.get();
+                        self.now += Duration::from_millis(position % 40);
+                        // A failing event leaves half of its effects behind: only a transaction can take them back.
+                        let applied = match chance {
+                            Chance::Crash => return false,
+                            Chance::Skip => Applied::Skip,
+                            Chance::Retry => Applied::Retry("not yet"),
+                            Chance::Park => Applied::DeadLetter,
+                            _ => Applied::Ok,
+                        };
+                        match (&applied, self.transactional) {
+                            (Applied::Ok, true) => self.pending.push(position),
+                            (Applied::Ok, false) => self.effects.push(position),
+                            (_, true) => self.pending.push(position + 1_000_000),
+                            (_, false) => {}
+                        }
+                        if matches!(applied, Applied::Skip) {
+                            self.skipped.push(position);
+                        }
+                        // A stretch may end anywhere.
+                        if !matches!(applied, Applied::Ok) || index + 1 == until || position.is_multiple_of(5) {
+                            break applied;
+                        }
+                        index += 1;
+                        chance = self.chance();
                     };
-                    match (&applied, self.transactional) {
-                        (Applied::Ok, true) => self.pending.push(position),
-                        (Applied::Ok, false) => self.effects.push(position),
-                        (_, true) => self.pending.push(position + 1_000_000),
-                        (_, false) => {}
-                    }
-                    if matches!(applied, Applied::Skip) {
-                        self.skipped.push(position);
-                    }
-                    ProjectionInput::Applied(applied)
+                    ProjectionInput::AppliedTo(index, applied)
                 }
                 ProjectionEffect::Park { index } => {
                     let position = page[index].position.get();
@@ -587,7 +599,7 @@ fn an_event_that_was_left_out_does_not_come_back_with_a_later_failure() {
             ProjectionEffect::Acquire => ProjectionInput::Acquired(Ok(())),
             ProjectionEffect::Resume => ProjectionInput::Resumed(Ok(None)),
             ProjectionEffect::Read { .. } => ProjectionInput::Read(Ok(shape.clone())),
-            ProjectionEffect::Apply { index, attempt } => {
+            ProjectionEffect::Apply { index, attempt, .. } => {
                 tried.push((index, attempt));
                 ProjectionInput::Applied(match (index, attempt) {
                     (0, _) => Applied::Skip,
@@ -704,7 +716,7 @@ fn batch_of_one_page(
                 told.push("begin".to_owned());
                 ProjectionInput::Done(Ok(()))
             }
-            ProjectionEffect::Apply { index, attempt } => {
+            ProjectionEffect::Apply { index, attempt, .. } => {
                 told.push(format!("apply {index}"));
                 ProjectionInput::Applied(answer(index, attempt))
             }

@@ -8,8 +8,8 @@ use eventcore::{
     RecordedEvent, Snapshot, SnapshotKey, SnapshotStore, StreamId, StreamPage, StreamVersion, StreamsRead, Timestamp,
 };
 use eventcore_memory::MemoryEventStore;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use tokio::sync::{OwnedRwLockWriteGuard, RwLock};
 
 /// A memory store that can be made unreachable, and on which a commit can take long. It knows how many of the events that
@@ -21,6 +21,12 @@ pub(crate) struct TroubledStore {
     down: Arc<AtomicBool>,
     hidden: Arc<AtomicBool>,
     heads: Arc<AtomicU64>,
+    /// How often a page lets others go first before it is read.
+    yields: Arc<AtomicUsize>,
+    /// How many events were asked for, by each read of a page.
+    asked: Arc<Mutex<Vec<usize>>>,
+    /// The positions of the checkpoints saved.
+    saved: Arc<Mutex<Vec<u64>>>,
     snapshots: Arc<RwLock<()>>,
     pub(crate) held: Arc<Held>,
 }
@@ -80,6 +86,21 @@ impl TroubledStore {
     /// How often the head was asked for.
     pub(crate) fn heads(&self) -> u64 {
         self.heads.load(Ordering::SeqCst)
+    }
+
+    /// From now on a page is not there at once.
+    pub(crate) fn be_slow(&self) {
+        self.yields.store(1_000, Ordering::SeqCst);
+    }
+
+    /// How many events were asked for, by each read of a page.
+    pub(crate) fn asked(&self) -> Vec<usize> {
+        self.asked.lock().unwrap().clone()
+    }
+
+    /// The positions of the checkpoints saved.
+    pub(crate) fn saved(&self) -> Vec<u64> {
+        self.saved.lock().unwrap().clone()
     }
 
     /// Snapshots stand still on their way into the store until what this returns is dropped.
@@ -152,6 +173,10 @@ impl EventReader for TroubledStore {
         limit: PageSize,
     ) -> Result<Page, EventStoreError> {
         self.check()?;
+        self.asked.lock().unwrap().push(limit.get());
+        for _ in 0..self.yields.load(Ordering::SeqCst) {
+            tokio::task::yield_now().await;
+        }
         let mut page = self.store.read_page(filter, after, limit).await?;
         page.events = page.events.into_iter().map(|event| self.hand_out(event)).collect();
         Ok(page)
@@ -182,6 +207,7 @@ impl CheckpointStore for TroubledStore {
         self.store.load_checkpoint(name).await
     }
     async fn save_checkpoint(&self, checkpoint: &Checkpoint, epoch: Epoch) -> Result<(), CheckpointError> {
+        self.saved.lock().unwrap().extend(checkpoint.cursor.map(|cursor| cursor.position.get()));
         self.store.save_checkpoint(checkpoint, epoch).await
     }
     async fn reset_checkpoint(&self, name: &ProjectionName, epoch: Epoch) -> Result<(), CheckpointError> {
