@@ -119,7 +119,7 @@ impl Log {
         }
         let mut events = Vec::with_capacity(count);
         if let [_] = streams[..] {
-            events.extend(wanted().flatten().map(|&index| self.events[index].clone()));
+            wanted().for_each(|stream| events.extend(stream.iter().map(|&index| self.events[index].clone())));
         } else {
             let mut indexes = Vec::with_capacity(count);
             wanted().for_each(|stream| indexes.extend_from_slice(stream));

@@ -16,7 +16,8 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// An event store in RAM. A clone is another handle to the same store; the last one that goes takes the events with it.
 ///
-/// Events, payloads and metadata are shared with their readers, never copied. Positions have no gaps.
+/// A payload is copied once, when it is appended, and shared with its readers from then on; whoever holds one keeps up to
+/// 64 KiB of its neighbours in memory. Positions have no gaps.
 #[derive(Clone)]
 pub struct MemoryEventStore {
     shared: Arc<Shared>,
