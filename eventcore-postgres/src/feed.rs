@@ -2,8 +2,8 @@
 
 use crate::SchemaName;
 use crate::connections::Connections;
-use crate::retry::{Patience, Statement, repeatable, repeatable_until_full};
-use crate::rows::{EVENT_COLUMNS, EventRows, column, cursor, event_id, number};
+use crate::retry::{Patience, Statement, repeatable, repeatable_into};
+use crate::rows::{EVENT_COLUMNS, EventSink, column, cursor, event_id, number};
 use crate::tail::Tail;
 use eventcore::{
     EventFilter, EventStoreError, GlobalPosition, LogCursor, Page, PageSize, RecordedEvent, StreamId, StreamPage,
@@ -12,10 +12,19 @@ use eventcore::{
 use sqlx::AssertSqlSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument;
 use uuid::Uuid;
 
 /// How many positions one statement looks at for a prefix, which has no index of its own in position order.
 const WINDOW: u64 = 100_000;
+
+/// From so many positions on a page is read by a task of its own, so that a processor can be busy with it while another one
+/// is with the page before. At the end of the log that would only delay it.
+const FAR: u64 = 256;
+
+/// The most events that room is made for before they are there.
+const EXPECTED: usize = 1_024;
 
 /// Reads pages.
 #[derive(Debug)]
@@ -40,14 +49,14 @@ impl Feed {
             patience,
             typical_size: AtomicUsize::new(0),
             everything: format!(
-                "select {EVENT_COLUMNS} from {events} e where e.position > $1 and e.position <= $2 \
+                "select e.stream, {EVENT_COLUMNS} from {events} e where e.position > $1 and e.position <= $2 \
                  order by e.position limit $3"
             )
             .into(),
             // Each type by its own index, so that a rare one is found without looking at the others. Rows are compared,
             // and ordered by both columns, since with `type =` the planner may prefer the index by position and filter.
             of_types: format!(
-                "select {EVENT_COLUMNS} from (select k.position from unnest($4::text[]) t(name) cross join lateral \
+                "select e.stream, {EVENT_COLUMNS} from (select k.position from unnest($4::text[]) t(name) cross join lateral \
                  (select x.position from {events} x where (x.type, x.position) > (t.name, $1) \
                  and (x.type, x.position) <= (t.name, $2) order by x.type, x.position limit $3) k \
                  order by k.position limit $3) k join {events} e on e.position = k.position order by e.position"
@@ -55,20 +64,20 @@ impl Feed {
             .into(),
             // Each stream by its own index, from the version that it had at the position to begin after.
             of_streams: format!(
-                "select {EVENT_COLUMNS} from unnest($4::text[]) s(name) cross join lateral \
+                "select e.stream, {EVENT_COLUMNS} from unnest($4::text[]) s(name) cross join lateral \
                  (select {schema}.version_at(s.name, $1) as version) v cross join lateral \
                  (select * from {events} x where x.stream = s.name and x.version > v.version and x.position <= $2 \
                  and ($5::text[] is null or x.type = any($5)) order by x.version limit $3) e order by e.position limit $3"
             )
             .into(),
             of_prefix: format!(
-                "select {EVENT_COLUMNS} from {events} e where e.position > $1 and e.position <= $2 \
+                "select e.stream, {EVENT_COLUMNS} from {events} e where e.position > $1 and e.position <= $2 \
                  and e.stream >= $4 and ($5::text is null or e.stream < $5) and ($6::text[] is null or e.type = any($6)) \
                  order by e.position limit $3"
             )
             .into(),
             of_stream: format!(
-                "select {EVENT_COLUMNS} from {events} e where e.stream = $1 and e.version > $2 order by e.version limit $3"
+                "select e.stream, {EVENT_COLUMNS} from {events} e where e.stream = $1 and e.version > $2 order by e.version limit $3"
             )
             .into(),
             schema,
@@ -76,7 +85,7 @@ impl Feed {
     }
 
     pub(crate) async fn page(
-        &self,
+        self: &Arc<Self>,
         tail: &Tail,
         filter: &EventFilter,
         after: Option<GlobalPosition>,
@@ -93,7 +102,7 @@ impl Feed {
                 StreamSelection::Prefix(_) => horizon.position.get().min(begin.saturating_add(WINDOW)),
                 _ => horizon.position.get(),
             };
-            let (events, full) = self.events(|| self.select(filter, begin, end, limit)).await?;
+            let (events, full) = self.events(filter, begin, end, limit).await?;
             if let Some(last) = events.last().filter(|_| full || events.len() >= limit) {
                 let cursor = Some(LogCursor { position: last.position(), event_id: last.id() });
                 return Ok(Page { events, cursor, more: true });
@@ -118,17 +127,33 @@ impl Feed {
             .map_or(limit.get(), |events| limit.get().min(events.max(1)))
     }
 
+    /// The events of a range of positions that the filter wants, up to a full page, and whether it is full.
+    async fn events(
+        self: &Arc<Self>,
+        filter: &EventFilter,
+        begin: u64,
+        end: u64,
+        limit: usize,
+    ) -> Result<(Vec<RecordedEvent>, bool), EventStoreError> {
+        if end - begin < FAR || limit < FAR as usize {
+            return self.selected(limit, || self.select(filter, begin, end, limit)).await;
+        }
+        let (feed, filter) = (Arc::clone(self), filter.clone());
+        let read = async move { feed.selected(limit, || feed.select(&filter, begin, end, limit)).await };
+        let read = AbortOnDropHandle::new(tokio::spawn(read.in_current_span()));
+        read.await.unwrap_or_else(|error| Err(EventStoreError::unavailable(error)))
+    }
+
     /// The events of a statement, up to a full page.
-    async fn events<'q>(
+    async fn selected<'q>(
         &self,
+        limit: usize,
         select: impl Fn() -> Statement<'q>,
     ) -> Result<(Vec<RecordedEvent>, bool), EventStoreError> {
-        let (rows, full) =
-            repeatable_until_full(&self.connections, self.patience, PageSize::FULL_BYTES, select).await?;
-        let mut reader = EventRows::default();
-        let events = rows.iter().map(|row| reader.event(row, 0)).collect::<Result<Vec<_>, _>>()?;
-        let size: usize = events.iter().map(RecordedEvent::size).sum();
-        if let Some(typical) = size.checked_div(events.len()) {
+        let sink = || EventSink::new(limit.min(EXPECTED), PageSize::FULL_BYTES);
+        let sink = repeatable_into(&self.connections, self.patience, sink, select).await?;
+        let (events, bytes, full) = sink.finish()?;
+        if let Some(typical) = bytes.checked_div(events.len()) {
             self.typical_size.store(typical, Ordering::Relaxed);
         }
         Ok((events, full))
@@ -175,7 +200,7 @@ impl Feed {
             let query = sqlx::query(AssertSqlSafe(Arc::clone(&self.of_stream))).bind(stream_id.as_str());
             query.bind(number(after.get())).bind(number(limit as u64))
         };
-        let (events, full) = self.events(select).await?;
+        let (events, full) = self.selected(limit, select).await?;
         Ok(StreamPage { more: full || events.len() >= limit, events })
     }
 

@@ -1,15 +1,15 @@
 //! Consistent reads: those of concurrent commands share one statement.
 
 use crate::connections::Connections;
-use crate::retry::{Patience, repeatable};
-use crate::rows::{EVENT_COLUMNS, EventRows, column, number, position, version};
+use crate::retry::{Patience, Sink, Statement, repeatable_into};
+use crate::rows::{EVENT_COLUMNS, EventRows, column, int8, number, position, version};
 use crate::{PostgresConfig, SchemaName};
 use eventcore::{
-    AppendedEvent, CommandClaim, CommandId, EventStoreError, Fingerprint, ReadStreams, Receipt, StreamId,
-    StreamVersion, StreamsRead, Timestamp,
+    AppendedEvent, CommandClaim, CommandId, EventStoreError, Fingerprint, ReadStreams, Receipt, RecordedEvent,
+    StreamId, StreamVersion, StreamsRead, Timestamp,
 };
+use sqlx::AssertSqlSafe;
 use sqlx::postgres::PgRow;
-use sqlx::{AssertSqlSafe, Row};
 use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -39,7 +39,7 @@ impl Reads {
         let permits = Arc::new(Semaphore::new(lanes as usize));
         let reader = Arc::new(Reader {
             connections,
-            sql: statement(&config.schema),
+            statements: Statements::new(&config.schema),
             limit: config.max_read_events,
             patience: Patience::of(config),
         });
@@ -69,38 +69,73 @@ impl Reads {
     }
 }
 
-/// One statement for any number of streams and command ids, and so one snapshot.
-///
-/// Kinds: 0 an event of stream `i`, 1 the version of stream `i`, 2 an event of receipt `i`, 3 receipt `i`. The lateral form
-/// with its limit reads each stream, and each receipt, by its index, whatever the planner knows about a young table.
-fn statement(schema: &SchemaName) -> Arc<str> {
-    format!(
-        "(select 0::smallint, s.i::integer, null::uuid, null::timestamptz, {EVENT_COLUMNS} \
-         from unnest($1::text[], $2::bigint[]) with ordinality as s(name, after, i) \
-         cross join lateral (select * from {schema}.events x where x.stream = s.name and x.version > s.after \
-         order by x.version limit $4) e limit $4) \
-         union all \
-         select 1::smallint, s.i::integer, null, null, null, null, e.version, null, null, null, null, null, null, null, null \
-         from unnest($1::text[], $2::bigint[]) with ordinality as s(name, after, i) \
-         cross join lateral (select x.version from {schema}.events x where x.stream = s.name \
-         order by x.version desc limit 1) e where s.after > 0 \
-         union all \
-         select 3::smallint, c.i::integer, r.fingerprint, r.recorded_at, null, null, null, null, null, null, null, null, null, null, null \
-         from unnest($3::text[]) with ordinality as c(id, i) \
-         cross join lateral (select * from {schema}.receipts x where x.command_id = c.id limit 1) r \
-         union all \
-         select 2::smallint, c.i::integer, null, null, e.position, e.stream, e.version, null, null, null, null, null, null, null, null \
-         from unnest($3::text[]) with ordinality as c(id, i) \
-         cross join lateral (select x.positions from {schema}.receipts x where x.command_id = c.id limit 1) r \
-         cross join lateral unnest(r.positions) as p(at) \
-         cross join lateral (select * from {schema}.events x where x.position = p.at limit 1) e"
-    )
-    .into()
+/// The statements, for one schema. Each is one snapshot.
+struct Statements {
+    /// The events of one stream from its beginning.
+    stream: Arc<str>,
+    /// The events of any number of streams from their beginnings.
+    streams: Arc<str>,
+    /// Any number of streams and command ids.
+    everything: Arc<str>,
+}
+
+impl Statements {
+    /// The server needs longer to set up the statement for everything than for what most commands read, which is small.
+    ///
+    /// The lateral form with its limit reads each stream, and each receipt, by its index, whatever the planner knows about a
+    /// young table. Kinds: 0 an event of stream `i`, 1 the version of stream `i`, 2 an event of receipt `i`, 3 receipt `i`.
+    fn new(schema: &SchemaName) -> Self {
+        let after = "from unnest($1::text[], $2::bigint[]) with ordinality as s(name, after, i)";
+        let events = format!(
+            "{after} cross join lateral (select * from {schema}.events x where x.stream = s.name and x.version > s.after \
+             order by x.version limit $3) e limit $3"
+        );
+        let nulls = ["null"; 8].join(", ");
+        Self {
+            stream: format!(
+                "select 1::bigint, {EVENT_COLUMNS} from {schema}.events e where e.stream = $1 and e.version > 0 \
+                 order by e.version limit $2"
+            )
+            .into(),
+            streams: format!("select s.i, {EVENT_COLUMNS} {events}").into(),
+            everything: format!(
+                "(select s.i, {EVENT_COLUMNS}, 0::smallint, null::text, null::uuid {events}) \
+                 union all \
+                 select s.i, null, e.version, {}, 1::smallint, null, null {after} \
+                 cross join lateral (select x.version from {schema}.events x where x.stream = s.name \
+                 order by x.version desc limit 1) e where s.after > 0 \
+                 union all \
+                 select c.i, {nulls}, r.recorded_at, 3::smallint, null, r.fingerprint \
+                 from unnest($4::text[]) with ordinality as c(id, i) \
+                 cross join lateral (select * from {schema}.receipts x where x.command_id = c.id limit 1) r \
+                 union all \
+                 select c.i, e.position, e.version, {}, 2::smallint, e.stream, null \
+                 from unnest($4::text[]) with ordinality as c(id, i) \
+                 cross join lateral (select x.positions from {schema}.receipts x where x.command_id = c.id limit 1) r \
+                 cross join lateral unnest(r.positions) as p(at) \
+                 cross join lateral (select * from {schema}.events x where x.position = p.at limit 1) e",
+                ["null"; 7].join(", "),
+                ["null"; 7].join(", "),
+            )
+            .into(),
+        }
+    }
+
+    fn of<'q>(&self, wanted: &'q Wanted<'_>, limit: i64) -> Statement<'q> {
+        let query = |sql: &Arc<str>| sqlx::query(AssertSqlSafe(Arc::clone(sql)));
+        match (wanted.streams.as_slice(), wanted.is_whole_streams()) {
+            ([stream], true) => query(&self.stream).bind(*stream).bind(limit),
+            (streams, true) => query(&self.streams).bind(streams).bind(&wanted.after).bind(limit),
+            (streams, false) => {
+                query(&self.everything).bind(streams).bind(&wanted.after).bind(limit).bind(&wanted.commands)
+            }
+        }
+    }
 }
 
 struct Reader {
     connections: Connections,
-    sql: Arc<str>,
+    statements: Statements,
     limit: usize,
     patience: Patience,
 }
@@ -130,27 +165,11 @@ impl Reader {
 
     async fn read(&self, requests: &[ReadStreams]) -> Result<Vec<StreamsRead>, EventStoreError> {
         let wanted = Wanted::of(requests);
-        let rows = self.rows(&wanted).await?;
-        let found = Found::of(&rows, &wanted)?;
-        requests.iter().map(|request| found.answer(request, &wanted)).collect()
-    }
-
-    /// The rows, unless there are more events than one read may bring.
-    async fn rows(&self, wanted: &Wanted<'_>) -> Result<Vec<PgRow>, EventStoreError> {
         let one_too_many = number(self.limit as u64).saturating_add(1);
-        let rows = repeatable(&self.connections, self.patience, || {
-            sqlx::query(AssertSqlSafe(Arc::clone(&self.sql)))
-                .bind(&wanted.streams)
-                .bind(&wanted.after)
-                .bind(&wanted.commands)
-                .bind(one_too_many)
-        })
-        .await?;
-        let events = rows.iter().filter(|row| row.try_get::<i16, _>(0).is_ok_and(|kind| kind == 0)).count();
-        if events > self.limit {
-            return Err(EventStoreError::ReadTooLarge { limit: self.limit });
-        }
-        Ok(rows)
+        let sink = || Found::new(&wanted, self.limit);
+        let select = || self.statements.of(&wanted, one_too_many);
+        let mut found = repeatable_into(&self.connections, self.patience, sink, select).await?.finish()?;
+        Ok(requests.iter().map(|request| found.answer(request)).collect())
     }
 }
 
@@ -158,6 +177,9 @@ impl Reader {
 #[derive(Debug, Default)]
 struct Wanted<'a> {
     streams: Vec<&'a str>,
+    stream_ids: Vec<&'a StreamId>,
+    /// How many of the reads want it.
+    times: Vec<usize>,
     after: Vec<i64>,
     commands: Vec<&'a str>,
     stream_index: HashMap<(&'a str, i64), usize>,
@@ -171,11 +193,16 @@ impl<'a> Wanted<'a> {
         for request in requests {
             for stream in request.streams() {
                 let key = (stream.stream_id.as_str(), number(stream.after.get()));
-                wanted.stream_index.entry(key).or_insert_with(|| {
+                let index = *wanted.stream_index.entry(key).or_insert_with(|| {
                     wanted.streams.push(key.0);
+                    wanted.stream_ids.push(&stream.stream_id);
                     wanted.after.push(key.1);
+                    wanted.times.push(0);
                     wanted.streams.len() - 1
                 });
+                if let Some(times) = wanted.times.get_mut(index) {
+                    *times += 1;
+                }
             }
             if let Some(id) = request.command_id() {
                 wanted.command_index.entry(id.as_str()).or_insert_with(|| {
@@ -187,74 +214,130 @@ impl<'a> Wanted<'a> {
         }
         wanted
     }
+
+    /// Whether nothing is wanted but streams from their beginnings.
+    fn is_whole_streams(&self) -> bool {
+        self.commands.is_empty() && self.after.iter().all(|after| *after == 0)
+    }
 }
 
 /// What was found, by stream and by command.
 #[derive(Debug)]
-struct Found {
-    events: Vec<Vec<eventcore::RecordedEvent>>,
+struct Found<'a> {
+    wanted: &'a Wanted<'a>,
+    whole_streams: bool,
+    reader: EventRows,
+    events: Vec<Vec<RecordedEvent>>,
     versions: Vec<StreamVersion>,
     receipts: Vec<Option<Receipt>>,
+    /// The events of receipts.
+    places: Vec<Vec<AppendedEvent>>,
+    /// How many of those that want a stream have not been answered.
+    times: Vec<usize>,
+    count: usize,
+    limit: usize,
+    failed: Option<EventStoreError>,
 }
 
-impl Found {
-    fn of(rows: &[PgRow], wanted: &Wanted<'_>) -> Result<Self, EventStoreError> {
-        let mut found = Self {
-            events: wanted.streams.iter().map(|_| Vec::new()).collect(),
-            versions: vec![StreamVersion::default(); wanted.streams.len()],
-            receipts: vec![None; wanted.commands.len()],
-        };
-        let mut places: Vec<Vec<AppendedEvent>> = wanted.commands.iter().map(|_| Vec::new()).collect();
-        let mut reader = EventRows::default();
+impl Sink for Found<'_> {
+    fn take(&mut self, row: PgRow) -> bool {
+        if let Err(error) = self.add(&row) {
+            self.failed = Some(error);
+        }
+        self.failed.is_none()
+    }
+}
+
+impl<'a> Found<'a> {
+    fn new(wanted: &'a Wanted<'a>, limit: usize) -> Self {
+        let (streams, commands) = (wanted.streams.len(), wanted.commands.len());
+        Self {
+            wanted,
+            whole_streams: wanted.is_whole_streams(),
+            reader: EventRows::default(),
+            events: vec![Vec::new(); streams],
+            versions: vec![StreamVersion::default(); streams],
+            receipts: vec![None; commands],
+            places: vec![Vec::new(); commands],
+            times: wanted.times.clone(),
+            count: 0,
+            limit,
+            failed: None,
+        }
+    }
+
+    /// Takes what a row says, unless there are more events than one read may bring.
+    fn add(&mut self, row: &PgRow) -> Result<(), EventStoreError> {
         let wrong = || EventStoreError::corrupt("a consistent read brought rows that nobody asked for");
-        for row in rows {
-            let kind: i16 = column(row, 0)?;
-            let index = usize::try_from(column::<i32>(row, 1)?).unwrap_or_default().wrapping_sub(1);
-            match kind {
-                0 => found.events.get_mut(index).ok_or_else(wrong)?.push(reader.event(row, 4)?),
-                1 => *found.versions.get_mut(index).ok_or_else(wrong)? = version(column(row, 6)?)?,
-                2 => {
-                    let stream_id = StreamId::new(column::<&str>(row, 5)?)
-                        .map_err(|error| EventStoreError::corrupt_because("the stream of a receipt", error))?;
-                    let (version, position) = (version(column(row, 6)?)?, position(column(row, 4)?)?);
-                    places.get_mut(index).ok_or_else(wrong)?.push(AppendedEvent { stream_id, version, position });
+        let index = usize::try_from(int8(row, 0)?).unwrap_or_default().wrapping_sub(1);
+        let kind = if self.whole_streams { 0 } else { column::<i16>(row, 10)? };
+        match kind {
+            0 => {
+                self.count += 1;
+                if self.count > self.limit {
+                    return Err(EventStoreError::ReadTooLarge { limit: self.limit });
                 }
-                _ => {
-                    let command_id = CommandId::clone(wanted.command_ids.get(index).ok_or_else(wrong)?);
-                    let fingerprint = Fingerprint::from_uuid(column::<Uuid>(row, 2)?);
-                    let recorded_at = Timestamp::from(column::<chrono::DateTime<chrono::Utc>>(row, 3)?);
-                    let claim = CommandClaim { command_id, fingerprint };
-                    let receipt = Receipt { claim, events: Vec::new(), recorded_at };
-                    *found.receipts.get_mut(index).ok_or_else(wrong)? = Some(receipt);
-                }
+                let stream_id = StreamId::clone(self.wanted.stream_ids.get(index).ok_or_else(wrong)?);
+                let event = self.reader.event(row, 1, stream_id)?;
+                self.events.get_mut(index).ok_or_else(wrong)?.push(event);
+            }
+            1 => *self.versions.get_mut(index).ok_or_else(wrong)? = version(int8(row, 2)?)?,
+            2 => {
+                let stream_id = StreamId::new(column::<&str>(row, 11)?)
+                    .map_err(|error| EventStoreError::corrupt_because("the stream of a receipt", error))?;
+                let (position, version) = (position(int8(row, 1)?)?, version(int8(row, 2)?)?);
+                self.places.get_mut(index).ok_or_else(wrong)?.push(AppendedEvent { stream_id, version, position });
+            }
+            _ => {
+                let command_id = CommandId::clone(self.wanted.command_ids.get(index).ok_or_else(wrong)?);
+                let fingerprint = Fingerprint::from_uuid(column::<Uuid>(row, 12)?);
+                let recorded_at = Timestamp::from(column::<chrono::DateTime<chrono::Utc>>(row, 9)?);
+                let claim = CommandClaim { command_id, fingerprint };
+                let receipt = Receipt { claim, events: Vec::new(), recorded_at };
+                *self.receipts.get_mut(index).ok_or_else(wrong)? = Some(receipt);
             }
         }
-        for (events, version) in found.events.iter_mut().zip(&mut found.versions) {
-            events.sort_unstable_by_key(eventcore::RecordedEvent::version);
+        Ok(())
+    }
+
+    /// Puts into order what came in no promised one.
+    fn finish(mut self) -> Result<Self, EventStoreError> {
+        if let Some(error) = self.failed {
+            return Err(error);
+        }
+        for (events, version) in self.events.iter_mut().zip(&mut self.versions) {
+            events.sort_unstable_by_key(RecordedEvent::version);
             if let Some(last) = events.last() {
                 *version = last.version();
             }
         }
-        for (receipt, mut events) in found.receipts.iter_mut().zip(places) {
+        for (receipt, events) in self.receipts.iter_mut().zip(&mut self.places) {
             events.sort_unstable_by_key(|event| event.position);
             if let Some(receipt) = receipt {
-                receipt.events = events;
+                receipt.events = std::mem::take(events);
             }
         }
-        Ok(found)
+        Ok(self)
     }
 
-    fn answer(&self, request: &ReadStreams, wanted: &Wanted<'_>) -> Result<StreamsRead, EventStoreError> {
-        let indexes: Vec<usize> = request
-            .streams()
-            .iter()
-            .filter_map(|s| wanted.stream_index.get(&(s.stream_id.as_str(), number(s.after.get()))).copied())
-            .collect();
-        let mut events: Vec<_> = indexes.iter().filter_map(|&i| self.events.get(i)).flatten().cloned().collect();
-        events.sort_unstable_by_key(eventcore::RecordedEvent::position);
-        let versions = indexes.iter().filter_map(|&i| self.versions.get(i)).copied().collect();
-        let receipt = request.command_id().and_then(|id| wanted.command_index.get(id.as_str()));
-        let receipt = receipt.and_then(|&i| self.receipts.get(i)).cloned().flatten();
-        Ok(StreamsRead { events, versions, receipt })
+    fn answer(&mut self, request: &ReadStreams) -> StreamsRead {
+        let mut read = StreamsRead::default();
+        for stream in request.streams() {
+            let key = (stream.stream_id.as_str(), number(stream.after.get()));
+            let Some(&index) = self.wanted.stream_index.get(&key) else { continue };
+            read.versions.extend(self.versions.get(index));
+            let (Some(events), Some(times)) = (self.events.get_mut(index), self.times.get_mut(index)) else { continue };
+            // The last one who wants them gets the events themselves.
+            *times = times.saturating_sub(1);
+            match (*times, read.events.is_empty()) {
+                (0, true) => read.events = std::mem::take(events),
+                (0, false) => read.events.append(events),
+                _ => read.events.extend_from_slice(events),
+            }
+        }
+        read.events.sort_unstable_by_key(RecordedEvent::position);
+        let receipt = request.command_id().and_then(|id| self.wanted.command_index.get(id.as_str()));
+        read.receipt = receipt.and_then(|&i| self.receipts.get(i)).cloned().flatten();
+        read
     }
 }

@@ -3,7 +3,6 @@
 use crate::PostgresConfig;
 use crate::connections::Connections;
 use crate::fault::{Fault, store_error};
-use crate::rows::payload_size;
 use eventcore::EventStoreError;
 use futures_util::TryStreamExt;
 use sqlx::pool::PoolConnection;
@@ -36,32 +35,28 @@ impl Patience {
         statement: Statement<'_>,
     ) -> Result<Vec<PgRow>, sqlx::Error> {
         // All rows, since only their end is the end of the statement's transaction.
-        self.rows_until_full(connection, statement, usize::MAX).await.map(|(rows, _)| rows)
+        let mut rows = Vec::new();
+        self.rows_into(connection, statement, &mut rows).await.map(|_| rows)
     }
 
-    /// The first rows of a statement that only reads events, until these are so many bytes. Tells whether they were
-    /// reached; then the next statement on the connection throws away what comes behind.
-    pub(crate) async fn rows_until_full(
+    /// Hands the rows of a statement over as they come, as long as they are wanted. Tells whether all were; else the next
+    /// statement on the connection throws away what comes behind.
+    pub(crate) async fn rows_into(
         self,
         connection: &mut PoolConnection<Postgres>,
         statement: Statement<'_>,
-        full: usize,
-    ) -> Result<(Vec<PgRow>, bool), sqlx::Error> {
-        let until_full = async {
+        sink: &mut impl Sink,
+    ) -> Result<bool, sqlx::Error> {
+        let taken = async {
             let mut coming = statement.fetch(&mut **connection);
-            let (mut rows, mut bytes) = (Vec::new(), 0_usize);
             while let Some(row) = coming.try_next().await? {
-                if full < usize::MAX {
-                    bytes = bytes.saturating_add(payload_size(&row));
-                }
-                rows.push(row);
-                if bytes >= full {
-                    return Ok((rows, true));
+                if !sink.take(row) {
+                    return Ok(false);
                 }
             }
-            Ok((rows, false))
+            Ok(true)
         };
-        let rows = match tokio::time::timeout(self.answer_within, until_full).await {
+        let rows = match tokio::time::timeout(self.answer_within, taken).await {
             Ok(rows) => rows,
             Err(_) => Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())),
         };
@@ -74,6 +69,19 @@ impl Patience {
             connection.close_on_drop();
         }
         rows
+    }
+}
+
+/// Takes the rows of a statement as they come, so that they need not be kept.
+pub(crate) trait Sink {
+    /// Takes a row; tells whether more are wanted.
+    fn take(&mut self, row: PgRow) -> bool;
+}
+
+impl Sink for Vec<PgRow> {
+    fn take(&mut self, row: PgRow) -> bool {
+        self.push(row);
+        true
     }
 }
 
@@ -130,26 +138,27 @@ pub(crate) async fn repeatable<'q>(
     patience: Patience,
     statement: impl Fn() -> Statement<'q>,
 ) -> Result<Vec<PgRow>, EventStoreError> {
-    repeatable_until_full(connections, patience, usize::MAX, statement).await.map(|(rows, _)| rows)
+    repeatable_into(connections, patience, Vec::new, statement).await
 }
 
-/// As [`repeatable`] for a statement that only reads events, until these are so many bytes. Tells whether they were reached.
-pub(crate) async fn repeatable_until_full<'q>(
+/// As [`repeatable`], into a sink, a new one for each try.
+pub(crate) async fn repeatable_into<'q, S: Sink>(
     connections: &Connections,
     patience: Patience,
-    full: usize,
+    sink: impl Fn() -> S,
     statement: impl Fn() -> Statement<'q>,
-) -> Result<(Vec<PgRow>, bool), EventStoreError> {
+) -> Result<S, EventStoreError> {
     let mut retry = Retry::lasting(patience.retry_for);
     loop {
         let mut connection = acquire(connections, &mut retry).await?;
-        let error = match patience.rows_until_full(&mut connection, statement(), full).await {
-            Ok((rows, full)) => {
+        let mut sink = sink();
+        let error = match patience.rows_into(&mut connection, statement(), &mut sink).await {
+            Ok(all) => {
                 // What is still to come, and is thrown away, is not to keep the next statement waiting: the pool sees to it.
-                if !full {
+                if all {
                     connections.keep(connection);
                 }
-                return Ok((rows, full));
+                return Ok(sink);
             }
             Err(error) => error,
         };

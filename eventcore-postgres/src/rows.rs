@@ -1,19 +1,24 @@
 //! From rows to events.
 
+use crate::retry::Sink;
 use eventcore::{
     ContentType, EventHeader, EventId, EventMetadata, EventStoreError, EventType, GlobalPosition, LogCursor, Payload,
     RecordedEvent, SchemaVersion, StreamId, StreamVersion, Timestamp,
 };
-use sqlx::postgres::PgRow;
+use sqlx::postgres::{PgRow, PgValueFormat};
 use sqlx::{Decode, Row, Type};
 use std::error::Error as StdError;
 use uuid::Uuid;
 
-/// The columns that [`EventRows::event`] reads, of a table called `e`.
-pub(crate) const EVENT_COLUMNS: &str = "e.position, e.stream, e.version, e.event_id, e.type, e.schema_version, \
-     e.content_type, e.payload_json::text, e.payload_bytes, e.metadata::text, e.recorded_at";
+/// The columns that [`EventRows::event`] reads, of a table called `e`. The kind of content follows from which payload there
+/// is, so it is not sent.
+pub(crate) const EVENT_COLUMNS: &str = "e.position, e.version, e.event_id, e.type, e.schema_version, e.payload_json::text, \
+     e.payload_bytes, e.metadata::text, e.recorded_at";
 
 /// Reads events out of rows. Neighbours of one stream or type share the name.
+///
+/// Columns are taken as the bytes that the server sent: asking the driver to compare types with each of them took longer
+/// than everything else about a row.
 #[derive(Debug, Default)]
 pub(crate) struct EventRows {
     stream: Option<StreamId>,
@@ -21,52 +26,125 @@ pub(crate) struct EventRows {
 }
 
 impl EventRows {
-    /// The event in the columns from `first` on.
-    pub(crate) fn event(&mut self, row: &PgRow, first: usize) -> Result<RecordedEvent, EventStoreError> {
-        let position = position(column(row, first)?)?;
+    /// The stream in a column.
+    pub(crate) fn stream(&mut self, row: &PgRow, index: usize) -> Result<StreamId, EventStoreError> {
+        let name = text(row, index)?;
+        match &self.stream {
+            Some(known) if known.as_str() == name => Ok(known.clone()),
+            _ => Ok(self.stream.insert(valid(StreamId::new(name), || format!("the stream {name:?}"))?).clone()),
+        }
+    }
+
+    /// The event of a stream in the columns from `first` on.
+    pub(crate) fn event(
+        &mut self,
+        row: &PgRow,
+        first: usize,
+        stream_id: StreamId,
+    ) -> Result<RecordedEvent, EventStoreError> {
+        let position = position(int8(row, first)?)?;
         let at = |what: &str| format!("{what} of the event at position {position}");
-        let stream: &str = column(row, first + 1)?;
-        let stream_id = match &self.stream {
-            Some(known) if known.as_str() == stream => known.clone(),
-            _ => self.stream.insert(valid(StreamId::new(stream), || at("the stream"))?).clone(),
-        };
-        let name: &str = column(row, first + 4)?;
+        let name = text(row, first + 3)?;
         let event_type = match &self.event_type {
             Some(known) if known.as_str() == name => known.clone(),
             _ => self.event_type.insert(valid(EventType::new(name), || at("the type"))?).clone(),
         };
-        let schema_version: i32 = column(row, first + 5)?;
-        let schema_version = u32::try_from(schema_version).unwrap_or_default();
-        let metadata = match column::<Option<&str>>(row, first + 9)? {
+        let schema_version = u32::try_from(i32::from_be_bytes(fixed(row, first + 4)?)).unwrap_or_default();
+        let metadata = match bytes(row, first + 7)? {
             None => EventMetadata::empty(),
-            Some(json) => valid(serde_json::from_str(json), || at("the metadata"))?,
+            Some(json) => valid(serde_json::from_slice(json), || at("the metadata"))?,
         };
         let header = EventHeader {
             position,
             stream_id,
-            version: version(column(row, first + 2)?)?,
-            id: event_id(column(row, first + 3)?)?,
+            version: version(int8(row, first + 1)?)?,
+            id: event_id(Uuid::from_bytes(fixed(row, first + 2)?))?,
             event_type,
             schema_version: valid(SchemaVersion::try_new(schema_version), || at("the schema version"))?,
-            recorded_at: Timestamp::from(column::<chrono::DateTime<chrono::Utc>>(row, first + 10)?),
+            recorded_at: time(row, first + 8)?,
             metadata,
         };
-        let content_type: ContentType = valid(column::<&str>(row, first + 6)?.parse(), || at("the content type"))?;
-        let bytes = match (column::<Option<String>>(row, first + 7)?, column::<Option<Vec<u8>>>(row, first + 8)?) {
-            (Some(json), _) => json.into_bytes(),
-            (None, Some(bytes)) => bytes,
+        let payload = match (bytes(row, first + 5)?, bytes(row, first + 6)?) {
+            (Some(json), _) => Payload::new(ContentType::Json, json.to_vec()),
+            (None, Some(binary)) => Payload::new(ContentType::Binary, binary.to_vec()),
             (None, None) => {
                 return Err(EventStoreError::corrupt(format!("there is no payload at position {position}")));
             }
         };
-        Ok(RecordedEvent::new(header, Payload::new(content_type, bytes)))
+        Ok(RecordedEvent::new(header, payload))
     }
 }
 
-/// The bytes of payload and metadata in a row of [`EVENT_COLUMNS`].
-pub(crate) fn payload_size(row: &PgRow) -> usize {
-    let length = |index| row.try_get_raw(index).ok().and_then(|value| value.as_bytes().ok().map(<[u8]>::len));
-    (7..=9).filter_map(length).sum()
+/// The events of a page, from rows of the stream and [`EVENT_COLUMNS`], until they are `full` bytes.
+#[derive(Debug)]
+pub(crate) struct EventSink {
+    reader: EventRows,
+    events: Vec<RecordedEvent>,
+    bytes: usize,
+    full: usize,
+    failed: Option<EventStoreError>,
+}
+
+impl EventSink {
+    pub(crate) fn new(expected: usize, full: usize) -> Self {
+        Self { reader: EventRows::default(), events: Vec::with_capacity(expected), bytes: 0, full, failed: None }
+    }
+
+    /// The events, how many bytes they are, and whether that is a full page.
+    pub(crate) fn finish(self) -> Result<(Vec<RecordedEvent>, usize, bool), EventStoreError> {
+        let full = self.bytes >= self.full;
+        self.failed.map_or(Ok((self.events, self.bytes, full)), Err)
+    }
+}
+
+impl Sink for EventSink {
+    fn take(&mut self, row: PgRow) -> bool {
+        let stream = self.reader.stream(&row, 0);
+        match stream.and_then(|stream| self.reader.event(&row, 1, stream)) {
+            Ok(event) => {
+                self.bytes = self.bytes.saturating_add(event.size());
+                self.events.push(event);
+            }
+            Err(error) => self.failed = Some(error),
+        }
+        self.failed.is_none() && self.bytes < self.full
+    }
+}
+
+/// The bytes of a column, in the binary format that all statements with arguments are answered in; `None` for null.
+fn bytes(row: &PgRow, index: usize) -> Result<Option<&[u8]>, EventStoreError> {
+    let value = row.try_get_raw(index).map_err(|error| unexpected(index, error))?;
+    if value.format() != PgValueFormat::Binary {
+        return Err(EventStoreError::corrupt(format!("column {index} of a row is not in the binary format")));
+    }
+    Ok(value.as_bytes().ok())
+}
+
+fn fixed<const N: usize>(row: &PgRow, index: usize) -> Result<[u8; N], EventStoreError> {
+    let value = bytes(row, index)?.and_then(|bytes| bytes.try_into().ok());
+    value.ok_or_else(|| EventStoreError::corrupt(format!("column {index} of a row is not of {N} bytes")))
+}
+
+/// A `bigint`.
+pub(crate) fn int8(row: &PgRow, index: usize) -> Result<i64, EventStoreError> {
+    fixed(row, index).map(i64::from_be_bytes)
+}
+
+fn text(row: &PgRow, index: usize) -> Result<&str, EventStoreError> {
+    let value = bytes(row, index)?.unwrap_or_default();
+    std::str::from_utf8(value).map_err(|error| unexpected(index, error))
+}
+
+/// A `timestamptz`: microseconds from the beginning of 2000.
+fn time(row: &PgRow, index: usize) -> Result<Timestamp, EventStoreError> {
+    const YEAR_2000: i64 = 946_684_800_000_000;
+    let time = int8(row, index)?.checked_add(YEAR_2000).and_then(chrono::DateTime::from_timestamp_micros);
+    let wrong = || EventStoreError::corrupt(format!("column {index} of a row is a time that cannot be told"));
+    time.map(Timestamp::from).ok_or_else(wrong)
+}
+
+fn unexpected(index: usize, error: impl StdError + Send + Sync + 'static) -> EventStoreError {
+    EventStoreError::corrupt_because(format!("column {index} of a row"), error)
 }
 
 /// A column, or an error that says which one was not as expected.
@@ -74,7 +152,7 @@ pub(crate) fn column<'r, T: Decode<'r, sqlx::Postgres> + Type<sqlx::Postgres>>(
     row: &'r PgRow,
     index: usize,
 ) -> Result<T, EventStoreError> {
-    row.try_get(index).map_err(|error| EventStoreError::corrupt_because(format!("column {index} of a row"), error))
+    row.try_get(index).map_err(|error| unexpected(index, error))
 }
 
 /// The row of a statement that always brings one.

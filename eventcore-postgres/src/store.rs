@@ -56,7 +56,7 @@ struct Shared {
     appends: Appends,
     writer: WriterJoin,
     reads: Reads,
-    feed: Feed,
+    feed: Arc<Feed>,
     tail: Arc<Tail>,
     notifier: Arc<Notifier>,
     checkpoints: Checkpoints,
@@ -156,7 +156,7 @@ impl PostgresEventStore {
         background.spawn(Arc::clone(&leases).run(closed.clone()));
         Self(Arc::new(Shared {
             reads: Reads::spawn(connections.clone(), &config),
-            feed: Feed::new(connections.clone(), config.schema.clone(), Patience::of(&config)),
+            feed: Arc::new(Feed::new(connections.clone(), config.schema.clone(), Patience::of(&config))),
             checkpoints: Checkpoints::new(connections.clone(), &config),
             dead_letters: DeadLetters::new(connections.clone(), &config),
             snapshots: Snapshots::new(connections.clone(), &config),
