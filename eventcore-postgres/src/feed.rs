@@ -23,6 +23,22 @@ const WINDOW: u64 = 100_000;
 /// is with the page before. At the end of the log that would only delay it.
 const FAR: u64 = 256;
 
+/// How many positions for each event of a page are looked at one by one for wanted types, before these are looked up by
+/// their index. That takes some four times as long for an event that it finds.
+const NEAR: u64 = 4;
+
+/// However few are wanted: looking at these takes no longer than another statement.
+const NEAR_AT_LEAST: u64 = 1_000;
+
+/// How events of wanted types are found.
+#[derive(Debug, Clone, Copy)]
+enum Look {
+    /// One by one, in a range of positions that is not large.
+    Near,
+    /// By the index by type, in any range.
+    Far,
+}
+
 /// The most events that room is made for before they are there.
 const EXPECTED: usize = 1_024;
 
@@ -35,6 +51,7 @@ pub(crate) struct Feed {
     /// How many bytes the events of the last page were on average. Large ones are asked for in smaller numbers.
     typical_size: AtomicUsize,
     everything: Arc<str>,
+    near: Arc<str>,
     of_types: Arc<str>,
     of_streams: Arc<str>,
     of_prefix: Arc<str>,
@@ -51,6 +68,13 @@ impl Feed {
             everything: format!(
                 "select e.stream, {EVENT_COLUMNS} from {events} e where e.position > $1 and e.position <= $2 \
                  order by e.position limit $3"
+            )
+            .into(),
+            // Where wanted types are common, looking at every event in the order of positions is far cheaper than sorting and
+            // joining what the index by type names.
+            near: format!(
+                "select e.stream, {EVENT_COLUMNS} from {events} e where e.position > $1 and e.position <= $2 \
+                 and e.type = any($4) order by e.position limit $3"
             )
             .into(),
             // Each type by its own index, so that a rare one is found without looking at the others. Rows are compared,
@@ -102,7 +126,7 @@ impl Feed {
                 StreamSelection::Prefix(_) => horizon.position.get().min(begin.saturating_add(WINDOW)),
                 _ => horizon.position.get(),
             };
-            let (events, full) = self.events(filter, begin, end, limit).await?;
+            let (events, full) = self.wanted(filter, begin, end, limit).await?;
             if let Some(last) = events.last().filter(|_| full || events.len() >= limit) {
                 let cursor = Some(LogCursor { position: last.position(), event_id: last.id() });
                 return Ok(Page { events, cursor, more: true });
@@ -128,18 +152,41 @@ impl Feed {
     }
 
     /// The events of a range of positions that the filter wants, up to a full page, and whether it is full.
-    async fn events(
+    async fn wanted(
         self: &Arc<Self>,
         filter: &EventFilter,
         begin: u64,
         end: u64,
         limit: usize,
     ) -> Result<(Vec<RecordedEvent>, bool), EventStoreError> {
-        if end - begin < FAR || limit < FAR as usize {
-            return self.selected(limit, || self.select(filter, begin, end, limit)).await;
+        let near = end.min(begin.saturating_add(NEAR.saturating_mul(limit as u64).max(NEAR_AT_LEAST)));
+        let everywhere = !matches!(filter.stream_selection(), StreamSelection::Exact(_) | StreamSelection::Prefix(_));
+        if !everywhere || filter.event_types().is_none() {
+            return self.events(filter, Look::Far, begin, end, limit).await;
+        }
+        let (mut events, full) = self.events(filter, Look::Near, begin, near, limit).await?;
+        if full || events.len() >= limit || near == end {
+            return Ok((events, full));
+        }
+        // They are rare here, so the rest is looked up by type.
+        let (further, full) = self.events(filter, Look::Far, near, end, limit - events.len()).await?;
+        events.extend(further);
+        Ok((events, full))
+    }
+
+    async fn events(
+        self: &Arc<Self>,
+        filter: &EventFilter,
+        look: Look,
+        begin: u64,
+        end: u64,
+        limit: usize,
+    ) -> Result<(Vec<RecordedEvent>, bool), EventStoreError> {
+        if end.saturating_sub(begin) < FAR || limit < FAR as usize {
+            return self.selected(limit, || self.select(filter, look, begin, end, limit)).await;
         }
         let (feed, filter) = (Arc::clone(self), filter.clone());
-        let read = async move { feed.selected(limit, || feed.select(&filter, begin, end, limit)).await };
+        let read = async move { feed.selected(limit, || feed.select(&filter, look, begin, end, limit)).await };
         let read = AbortOnDropHandle::new(tokio::spawn(read.in_current_span()));
         read.await.unwrap_or_else(|error| Err(EventStoreError::unavailable(error)))
     }
@@ -159,7 +206,7 @@ impl Feed {
         Ok((events, full))
     }
 
-    fn select<'q>(&self, filter: &'q EventFilter, begin: u64, end: u64, limit: usize) -> Statement<'q> {
+    fn select<'q>(&self, filter: &'q EventFilter, look: Look, begin: u64, end: u64, limit: usize) -> Statement<'q> {
         let query = |sql: &Arc<str>| {
             let query = sqlx::query(AssertSqlSafe(Arc::clone(sql)));
             query.bind(number(begin)).bind(number(end)).bind(number(limit as u64))
@@ -173,7 +220,10 @@ impl Feed {
             (StreamSelection::Prefix(prefix), types) => {
                 query(&self.of_prefix).bind(prefix.as_str()).bind(after_prefix(prefix)).bind(types)
             }
-            (_, Some(types)) => query(&self.of_types).bind(types),
+            (_, Some(types)) => match look {
+                Look::Near => query(&self.near).bind(types),
+                Look::Far => query(&self.of_types).bind(types),
+            },
             (_, None) => query(&self.everything),
         }
     }

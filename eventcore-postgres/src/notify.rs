@@ -8,7 +8,7 @@ use sqlx::{AssertSqlSafe, PgPool};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::time::Duration;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -20,14 +20,19 @@ pub(crate) struct Notifier {
     on: bool,
     patience: Patience,
     appended: Notify,
+    /// When a notification was last heard, also one of this store's own.
+    heard: watch::Sender<Option<Instant>>,
     /// The server's process that listens for this store; nothing is sent for its sake.
     own_listener: AtomicI32,
     listening: AtomicBool,
 }
 
 impl Notifier {
-    /// Appends in this time are one notification.
+    /// Appends in this time are one notification, whichever process they come from.
     const COALESCE: Duration = Duration::from_millis(5);
+    /// A notification that is heard later than this after an append has woken everybody after that append. One that is heard
+    /// sooner may have reached others before it.
+    const SKEW: Duration = Duration::from_millis(2);
     /// How long it is taken for granted that nobody else listens. A listener polls, so it does not depend on it.
     const ALONE: Duration = Duration::from_secs(1);
     const FIRST_DELAY: Duration = Duration::from_millis(100);
@@ -40,6 +45,7 @@ impl Notifier {
             on: config.notifications,
             patience: Patience { retry_for: Duration::ZERO, answer_within: config.beat_interval / 2 },
             appended: Notify::new(),
+            heard: watch::Sender::new(None),
             own_listener: AtomicI32::new(0),
             listening: AtomicBool::new(false),
         }
@@ -71,9 +77,15 @@ impl Notifier {
         )
         .into();
         let mut alone_since: Option<Instant> = None;
+        let mut sent = None;
         while stop.run_until_cancelled(self.appended.notified()).await.is_some() {
             if alone_since.is_some_and(|since| since.elapsed() < Self::ALONE) {
                 continue;
+            }
+            match stop.run_until_cancelled(self.is_spoken_for(sent)).await {
+                None => return,
+                Some(true) => continue,
+                Some(false) => sent = Some(Instant::now()),
             }
             let query = sqlx::query(AssertSqlSafe(Arc::clone(&sql)))
                 .bind(self.channel())
@@ -89,9 +101,24 @@ impl Notifier {
                 // They poll, so it costs them a poll interval at most.
                 Some(Err(error)) => tracing::debug!(error = &error as &dyn std::error::Error, "nobody was notified"),
             }
-            if stop.run_until_cancelled(tokio::time::sleep(Self::COALESCE)).await.is_none() {
-                return;
-            }
+        }
+    }
+
+    /// Whether another process tells what there is to tell. If everybody was woken a moment ago, this waits until they may be
+    /// woken again; of all who wait so, whose time is up first speaks for all of them. So a fleet of writers sends hardly
+    /// more than one of them does, and each notification wakes every listener of the database.
+    async fn is_spoken_for(&self, sent: Option<Instant>) -> bool {
+        let appended = Instant::now();
+        let mut heard = self.heard.subscribe();
+        let last = sent.max(*heard.borrow_and_update());
+        let Some(last) = last.filter(|last| last.elapsed() < Self::COALESCE) else { return false };
+        let later = async {
+            let after = |at: &Option<Instant>| at.is_some_and(|at| at > appended + Self::SKEW);
+            heard.wait_for(after).await.is_ok()
+        };
+        tokio::select! {
+            spoken_for = later => spoken_for,
+            () = tokio::time::sleep_until(last + Self::COALESCE.mul_f64(1.0 + fastrand::f64())) => false,
         }
     }
 
@@ -132,6 +159,7 @@ impl Notifier {
             // What was said while nobody listened.
             tail.wake();
             while let Some(_told) = listener.try_recv().await? {
+                self.heard.send_replace(Some(Instant::now()));
                 tail.wake();
             }
             Ok(())

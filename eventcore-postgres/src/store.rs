@@ -139,9 +139,9 @@ impl PostgresEventStore {
             .idle_timeout(None)
             .max_lifetime(None)
             .connect_lazy_with(options);
-        // Two connections stay for appends and reads, whatever the projections do.
+        // Some connections stay for appends and reads, whatever the projections do: as many as these use side by side.
         let total = pool.options().get_max_connections() as usize;
-        let pages = total.saturating_sub(2).max(1);
+        let pages = total.saturating_sub((total * 2 / 5).clamp(2, 5)).max(1);
         let connections = Connections::new(pool, total.saturating_sub(pages));
         let (background, waiting) = (TaskTracker::new(), TaskTracker::new());
         let closed = CancellationToken::new();

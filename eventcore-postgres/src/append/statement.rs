@@ -20,7 +20,33 @@ use uuid::Uuid;
 #[derive(Debug, Clone)]
 pub(crate) struct AppendStatement {
     group: Arc<str>,
+    many: Arc<str>,
     single: Arc<str>,
+}
+
+/// Which function a group is sent to.
+#[derive(Debug)]
+enum Form<'a> {
+    /// One event to one stream.
+    Single(Single<'a>),
+    /// Many events that most likely can all be appended.
+    Many,
+    /// Anything.
+    Group,
+}
+
+impl<'a> Form<'a> {
+    /// From so many events on a few queries over arrays are cheaper than a loop.
+    const MANY: usize = 5;
+
+    fn of(group: &[&'a AppendRequest], locking: Locking) -> Self {
+        if let Some(single) = Single::of(group, locking) {
+            return Self::Single(single);
+        }
+        let without_ids = group.iter().all(|request| request.command().is_none());
+        let events: usize = group.iter().map(|request| request.events().len()).sum();
+        if locking == Locking::Try && without_ids && events >= Self::MANY { Self::Many } else { Self::Group }
+    }
 }
 
 /// What became of one request.
@@ -54,9 +80,11 @@ pub(crate) enum Locking {
 
 impl AppendStatement {
     pub(crate) fn new(schema: &SchemaName) -> Self {
-        let parameters = (1..=20).map(|n| format!("${n}")).collect::<Vec<_>>().join(", ");
-        let group = format!("select * from {schema}.append({parameters})").into();
-        Self { group, single: single::sql(schema) }
+        let call = |function: &str, parameters: usize| -> Arc<str> {
+            let parameters = (1..=parameters).map(|n| format!("${n}")).collect::<Vec<_>>().join(", ");
+            format!("select * from {schema}.{function}({parameters})").into()
+        };
+        Self { group: call("append", 20), many: call("append_many", 16), single: single::sql(schema) }
     }
 
     /// Sends a group. No two of its requests may have the same command id.
@@ -67,9 +95,10 @@ impl AppendStatement {
         group: &[&AppendRequest],
         locking: Locking,
     ) -> Result<PgRow, sqlx::Error> {
-        let statement = match Single::of(group, locking) {
-            Some(single) => single.statement(&self.single),
-            None => self.with(group, locking),
+        let statement = match Form::of(group, locking) {
+            Form::Single(single) => single.statement(&self.single),
+            Form::Many => self.many(group),
+            Form::Group => self.with(group, locking),
         };
         patience.rows(connection, statement).await?.pop().ok_or(sqlx::Error::RowNotFound)
     }
@@ -82,6 +111,28 @@ impl AppendStatement {
         locking: Locking,
     ) -> Result<PgRow, sqlx::Error> {
         self.with(&[request], locking).fetch_one(connection).await
+    }
+
+    /// The statement for many events.
+    fn many<'a>(&self, group: &[&'a AppendRequest]) -> Statement<'a> {
+        let arrays = Arrays::of(group);
+        sqlx::query(AssertSqlSafe(Arc::clone(&self.many)))
+            .bind(arrays.x_ends)
+            .bind(arrays.e_ends)
+            .bind(arrays.streams)
+            .bind(arrays.writes)
+            .bind(arrays.x_stream)
+            .bind(arrays.x_expected)
+            .bind(arrays.x_before)
+            .bind(arrays.e_stream)
+            .bind(arrays.e_nth)
+            .bind(arrays.e_name)
+            .bind(arrays.e_id)
+            .bind(arrays.e_type)
+            .bind(arrays.e_schema)
+            .bind(arrays.e_json)
+            .bind(arrays.e_bytes)
+            .bind(arrays.e_metadata)
     }
 
     /// The statement for a group.
@@ -126,7 +177,9 @@ struct Arrays<'a> {
     writes: Vec<bool>,
     x_stream: Vec<i32>,
     x_expected: Vec<i64>,
+    x_before: Vec<i64>,
     e_stream: Vec<i32>,
+    e_nth: Vec<i64>,
     e_name: Vec<&'a str>,
     e_id: Vec<Uuid>,
     e_type: Vec<&'a str>,
@@ -140,14 +193,16 @@ struct Arrays<'a> {
 impl<'a> Arrays<'a> {
     fn of(group: &[&'a AppendRequest]) -> Self {
         let mut arrays = Self::default();
-        let mut numbers = HashMap::new();
+        let mut numbers = HashMap::with_capacity(group.len());
+        // How many events there are for each stream so far.
+        let mut events = Vec::with_capacity(group.len());
         for request in group {
-            arrays.add(request, &mut numbers);
+            arrays.add(request, &mut numbers, &mut events);
         }
         arrays
     }
 
-    fn add(&mut self, request: &'a AppendRequest, numbers: &mut HashMap<&'a str, i32>) {
+    fn add(&mut self, request: &'a AppendRequest, numbers: &mut HashMap<&'a str, i32>, events: &mut Vec<i64>) {
         let command = request.command().map(|claim| claim.command_id.as_str());
         self.commands.push(command);
         self.fingerprints.push(request.command().map(|claim| claim.fingerprint.as_uuid()));
@@ -157,20 +212,27 @@ impl<'a> Arrays<'a> {
             let number = *numbers.entry(name).or_insert_with(|| {
                 self.streams.push(name);
                 self.writes.push(false);
+                events.push(0);
                 count(self.streams.len())
             });
             if expectation.written
-                && let Some(writes) = self.writes.get_mut((number - 1) as usize)
+                && let Some(writes) = self.writes.get_mut(before(number))
             {
                 *writes = true;
             }
             self.x_stream.push(number);
             self.x_expected.push(expected(expectation.expected));
+            self.x_before.push(events.get(before(number)).copied().unwrap_or_default());
             own.push(number);
         }
         for item in request.events() {
             let event = EventColumns::of(&item.event);
-            self.e_stream.push(own.get(item.stream).copied().unwrap_or_default());
+            let number = own.get(item.stream).copied().unwrap_or_default();
+            self.e_stream.push(number);
+            self.e_nth.push(events.get_mut(before(number)).map_or(0, |events| {
+                *events += 1;
+                *events
+            }));
             self.e_name.push(request.stream_of(item).as_str());
             self.e_id.push(event.id);
             self.e_type.push(event.event_type);
@@ -229,12 +291,13 @@ fn count(length: usize) -> i32 {
 
 /// Reads the verdicts of a group, one per request.
 pub(crate) fn judged(group: &[&AppendRequest], locking: Locking, row: &PgRow) -> Result<Vec<Judged>, EventStoreError> {
-    if let Some(single) = Single::of(group, locking) {
+    if let Form::Single(single) = Form::of(group, locking) {
         return Ok(vec![single.judged(row)?]);
     }
     let answer = Answer::of(row)?;
-    let streams = distinct_streams(group);
-    let mut replayed = answer.replayed(row)?;
+    // What only those need who were not simply appended.
+    let streams = if answer.spots.is_empty() { Vec::new() } else { distinct_streams(group) };
+    let mut replayed = if answer.kinds.contains(&2) { answer.replayed(row)? } else { HashMap::new() };
     let mut events = answer.versions.iter().zip(&answer.positions);
     let mut verdicts = Vec::with_capacity(group.len());
     for (index, request) in group.iter().enumerate() {
@@ -287,8 +350,8 @@ impl Answer {
     fn of(row: &PgRow) -> Result<Self, EventStoreError> {
         Ok(Self {
             kinds: column(row, 0)?,
-            spots: column(row, 1)?,
-            actuals: column(row, 2)?,
+            spots: column::<Option<_>>(row, 1)?.unwrap_or_default(),
+            actuals: column::<Option<_>>(row, 2)?.unwrap_or_default(),
             versions: column(row, 3)?,
             positions: column(row, 4)?,
             recorded_at: Timestamp::from(column::<chrono::DateTime<chrono::Utc>>(row, 5)?),

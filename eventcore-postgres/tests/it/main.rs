@@ -7,6 +7,7 @@ mod appending;
 mod connecting;
 mod crash;
 mod fixtures;
+mod group_append;
 mod harness;
 mod horizon_attack;
 mod horizon_model;

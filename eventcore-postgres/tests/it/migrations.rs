@@ -110,7 +110,11 @@ async fn a_role_with_the_documented_grants_can_do_everything_and_cannot_migrate(
 /// Every version of the schema that was ever released is opened by all later ones.
 #[tokio::test]
 async fn dumps_of_all_versions_open() {
-    let dumps = [(include_str!("../../fixtures/schema_v1.sql"), 0), (include_str!("../../fixtures/schema_v2.sql"), 1)];
+    let dumps = [
+        (include_str!("../../fixtures/schema_v1.sql"), 0),
+        (include_str!("../../fixtures/schema_v2.sql"), 1),
+        (include_str!("../../fixtures/schema_v3.sql"), 1),
+    ];
     for (dump, dead_letters) in dumps {
         let cluster = Cluster::start(&[("fsync", "off")]).unwrap();
         let log = Log::at(cluster.url("postgres")).unwrap();

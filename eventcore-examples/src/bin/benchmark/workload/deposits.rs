@@ -17,16 +17,19 @@ const DEPTH: u32 = 10;
 
 pub(crate) async fn run(lab: &Lab, done: &mut dyn FnMut(Outcome)) -> Result<(), Failure> {
     for callers in lab.concurrency.iter().map(|callers| callers.get()) {
-        let case = Case::new("W1", "deposits, 10,000 accounts", callers);
-        let (timed, cost, commits) = measure(lab, callers).await?;
         lab.stage(format!("W1 limit, {callers} rows at once"))?;
-        let limit = lab.raw_inserts(ACCOUNTS, callers, Insert::Conditional).await?;
-        done(Outcome::new(case, &timed, cost).group(commits).against(Some(Limit::Throughput(limit))));
+        let limit = Limit::Throughput(lab.raw_inserts(ACCOUNTS, callers, Insert::Conditional).await?);
+        for (what, states) in [("deposits, 10,000 accounts", 0), ("the same with a state cache", ACCOUNTS as usize)] {
+            let case = Case::new("W1", what, callers);
+            let (timed, cost, commits) = measure(lab, callers, states).await?;
+            done(Outcome::new(case, &timed, cost).group(commits).against(Some(limit)));
+        }
     }
     Ok(())
 }
 
-async fn measure(lab: &Lab, callers: usize) -> Result<(Timed, Cost, u64), Failure> {
+/// With a cache of so many states; with none if that is 0.
+async fn measure(lab: &Lab, callers: usize, states: usize) -> Result<(Timed, Cost, u64), Failure> {
     let mut total = Timed::new()?;
     let mut cost = Cost::default();
     let mut commits = 0;
@@ -34,6 +37,7 @@ async fn measure(lab: &Lab, callers: usize) -> Result<(Timed, Cost, u64), Failur
         lab.stage(format!("W1, {callers} callers"))?;
         let store = lab.place.fresh().await?;
         let executor = CommandExecutor::new(store.clone());
+        let executor = if states > 0 { executor.state_cache(states) } else { executor };
         let until = lab.until(left(lab.time, total.elapsed), u64::from(ACCOUNTS * DEPTH));
         let before = lab.meter.start();
         let timed =
