@@ -261,6 +261,11 @@ impl<C: CommandLogic> Appending<C> {
         Some(Draft::new((fold.cached)(ahead), self.request.clone(), crowded))
     }
 
+    /// What it is a part of was never sent: the command is decided by itself, on what is read.
+    fn alone(self) -> DecisionStep<C> {
+        self.run.left_out(self.predicted, None)
+    }
+
     /// Makes it the append of several; `parts` is empty if nobody was added.
     fn share(&mut self, request: &AppendRequest, parts: &[Range<usize>]) {
         if let Some(known) = &mut self.known {
@@ -300,7 +305,9 @@ type Tell<C> = oneshot::Sender<Told<C>>;
 
 enum Place<C: CommandLogic> {
     Waiting(Recalling<C>, Tell<C>),
-    /// It has decided, in this append.
+    /// It has decided, and others still do. Its part is never sent by itself: what it was decided on is not stored.
+    Drafted(Appending<C>, Tell<C>),
+    /// What it decided is in this append, together with all that it was decided on.
     Decided(Appending<C>, Tell<C>),
     /// It is being told what became of that.
     Staying(Appending<C>, Tell<C>),
@@ -320,6 +327,26 @@ enum Told<C: CommandLogic> {
 impl<C: CommandLogic> Seat<C> {
     fn place(&self) -> MutexGuard<'_, Place<C>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How it goes on alone, with whatever has become of it; `None` if it is about to be told, which the leader does for
+    /// as long as others decide: he waits for nothing in between.
+    fn leave(&self) -> Option<DecisionStep<C>> {
+        let mut place = self.place();
+        match std::mem::replace(&mut *place, Place::Left) {
+            Place::Waiting(recalling, _) => {
+                tracing::debug!("a command on the same streams takes long; going on without it");
+                Some(recalling.alone())
+            }
+            Place::Decided(appending, _) => {
+                *place = Place::Resends;
+                Some(appending.appended(Err(nobody_told()), &mut SystemEntropy))
+            }
+            other => {
+                *place = other;
+                None
+            }
+        }
     }
 }
 
@@ -342,7 +369,7 @@ impl<C: CommandLogic> Candidate for Seat<C> {
         match catch_unwind(AssertUnwindSafe(|| recalling.decide_ahead(ahead, room, entropy))) {
             Ok(Guess::Part(ahead, appending)) => {
                 let part = appending.request();
-                *place = Place::Decided(appending, tell);
+                *place = Place::Drafted(appending, tell);
                 (ahead, Some(part))
             }
             Ok(Guess::Nothing(ahead, recalling)) => {
@@ -357,10 +384,13 @@ impl<C: CommandLogic> Candidate for Seat<C> {
     }
 
     fn sent_with(&self, request: &AppendRequest, own: Range<usize>) {
-        if let Place::Decided(appending, _) = &mut *self.place() {
-            appending.request = request.clone();
-            appending.own = Some(own);
-        }
+        let mut place = self.place();
+        *place = match std::mem::replace(&mut *place, Place::Left) {
+            Place::Drafted(appending, tell) => {
+                Place::Decided(Appending { request: request.clone(), own: Some(own), ..appending }, tell)
+            }
+            other => other,
+        };
     }
 
     fn stay(&self) -> bool {
@@ -376,6 +406,7 @@ impl<C: CommandLogic> Candidate for Seat<C> {
         let mut place = self.place();
         let (step, tell) = match std::mem::replace(&mut *place, Place::Left) {
             Place::Waiting(recalling, tell) => (recalling.alone(), tell),
+            Place::Drafted(appending, tell) => (appending.alone(), tell),
             Place::Decided(appending, tell) | Place::Staying(appending, tell) => {
                 (appending.appended(result.clone(), entropy), tell)
             }
@@ -461,21 +492,7 @@ impl<C: CommandLogic> Waiter<C> {
     /// Goes on alone, with whatever has become of it; `None` if it is about to be told.
     fn leave(&mut self) -> Option<Told<C>> {
         self.joint.0.leave(&self.key, |other| std::ptr::addr_eq(Arc::as_ptr(other), Arc::as_ptr(&self.seat)));
-        let mut place = self.seat.place();
-        match std::mem::replace(&mut *place, Place::Left) {
-            Place::Waiting(recalling, _) => {
-                tracing::debug!("a command on the same streams takes long; going on without it");
-                Some(Told::GoOn(recalling.alone()))
-            }
-            Place::Decided(appending, _) => {
-                *place = Place::Resends;
-                Some(Told::GoOn(appending.appended(Err(nobody_told()), &mut SystemEntropy)))
-            }
-            other => {
-                *place = other;
-                None
-            }
-        }
+        self.seat.leave().map(Told::GoOn)
     }
 }
 
@@ -487,5 +504,134 @@ impl<C: CommandLogic> Drop for Waiter<C> {
         if !matches!(*place, Place::Resends) {
             *place = Place::Left;
         }
+    }
+}
+
+/// A command that is taken along, at the moments at which its caller or the leader may give up.
+#[cfg(test)]
+mod tests {
+    use super::super::machine::{DecisionOptions, decide_with};
+    use super::*;
+    use crate::{
+        AppendedEvent, Command, CommandContext, Event, GlobalPosition, NewEvents, RecordedEvent, RetryPolicy,
+        StateFold, StreamId, StreamState, StreamVersion, Timestamp,
+    };
+    use serde::{Deserialize, Serialize};
+
+    #[derive(Serialize, Deserialize, Event)]
+    #[event(namespace = "test")]
+    enum Counted {
+        One,
+    }
+
+    #[derive(Default, Clone)]
+    struct Count(u64);
+
+    impl StreamState for Count {
+        type Event = Counted;
+
+        fn apply(&mut self, _: &RecordedEvent<Counted>) {
+            self.0 += 1;
+        }
+    }
+
+    #[derive(Command)]
+    struct AddOne {
+        #[stream]
+        to: StreamId,
+    }
+
+    impl CommandLogic for AddOne {
+        type Event = Counted;
+        type State = Count;
+        type Error = std::convert::Infallible;
+
+        fn apply(&self, _: &mut Count, _: &RecordedEvent<Counted>) {}
+
+        fn state_fold() -> StateFold<Self> {
+            StateFold::by_state().timeless()
+        }
+
+        fn handle(&self, _: &Count, streams: &AddOneStreams) -> Result<NewEvents<Self>, Self::Error> {
+            Ok(NewEvents::new().append(&streams.to, Counted::One))
+        }
+    }
+
+    fn counter() -> StreamId {
+        StreamId::new("counter").unwrap()
+    }
+
+    fn recalling() -> Recalling<AddOne> {
+        // What is tested here is no fault of the store.
+        let options = DecisionOptions { retry: RetryPolicy::none(), cache: true, snapshots: None };
+        match decide_with(AddOne { to: counter() }, CommandContext::new(), options) {
+            DecisionStep::Recall(recalling) => recalling,
+            _ => panic!("it has to look into the cache"),
+        }
+    }
+
+    /// A leader's append of one event to an empty stream.
+    fn leads() -> Appending<AddOne> {
+        let known = Known::nothing(&recalling().round.streams);
+        let state = (AddOne::state_fold().own().unwrap().cached)(known);
+        match recalling().recalled(Some(state), &mut SystemEntropy) {
+            DecisionStep::Append(appending) => appending,
+            _ => panic!("it has to append"),
+        }
+    }
+
+    struct Member {
+        seat: Seat<AddOne>,
+        told: oneshot::Receiver<Told<AddOne>>,
+    }
+
+    impl Member {
+        /// One who has decided on the leader's event, and the whole append.
+        fn drafted() -> (Self, AppendRequest, Range<usize>) {
+            let (tell, told) = oneshot::channel();
+            let member = Self { seat: Seat(Mutex::new(Place::Waiting(recalling(), tell))), told };
+            let mut draft = leads().draft().unwrap();
+            assert!(draft.add(&member.seat, &mut SystemEntropy), "it decided nothing");
+            let (whole, parts) = draft.finish().unwrap();
+            (member, whole, parts[1].clone())
+        }
+
+        fn step(&mut self) -> DecisionStep<AddOne> {
+            match self.told.try_recv() {
+                Ok(Told::GoOn(step)) => step,
+                _ => panic!("it was not told"),
+            }
+        }
+    }
+
+    #[test]
+    fn nobody_sends_what_he_decided_without_what_it_was_decided_on() {
+        let (mut member, whole, own) = Member::drafted();
+        assert!(member.seat.leave().is_none(), "its part alone is nothing to go on with");
+        member.seat.sent_with(&whole, own.clone());
+        let version = |number| StreamVersion::try_new(number).unwrap();
+        let place = |number| AppendedEvent {
+            stream_id: counter(),
+            version: version(number),
+            position: GlobalPosition::try_new(number).unwrap(),
+        };
+        let recorded_at = Timestamp::from_micros(0).unwrap();
+        let appended = Appended { events: vec![place(1), place(2)], recorded_at, replayed: false };
+        assert!(member.seat.stay());
+        member.seat.answer(&Ok(appended), &mut SystemEntropy);
+        match member.step() {
+            DecisionStep::Done(Ok(outcome)) => assert_eq!(outcome.version_of(&counter()), Some(version(2))),
+            _ => panic!("it was stored"),
+        }
+    }
+
+    #[test]
+    fn whoever_is_left_before_the_append_is_made_decides_again() {
+        let (mut member, ..) = Member::drafted();
+        let Member { seat, told } = member;
+        let seat = Arc::new(seat);
+        drop(Company { on_board: vec![seat.clone()], aside: Vec::new() });
+        member = Member { seat: Arc::into_inner(seat).unwrap(), told };
+        assert!(matches!(member.step(), DecisionStep::Recall(_)), "it has to look again");
     }
 }
