@@ -1,11 +1,11 @@
 //! A watcher that remembers what it has shown.
 
 use super::fold::Fold;
-use super::watcher::unique;
+use super::watcher::{reach, unique};
 use super::{StreamState, WatchError, Watched};
 use crate::{
-    Backend, Checkpoint, EventFilter, FilterIdentity, Leadership, LogCursor, LogWatch, ProjectionName, StreamId,
-    Timestamp,
+    Backend, Checkpoint, EventFilter, FilterIdentity, GlobalPosition, Leadership, LogCursor, LogWatch, ProjectionName,
+    StreamId, Timestamp,
 };
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -132,23 +132,47 @@ impl<T: StreamState, B: Backend> DurableWatcher<T, B> {
             if self.stop.is_cancelled() {
                 return Err(WatchError::Stopped);
             }
-            self.fold.refresh(&self.store).await?;
-            let (last, generation) = (self.fold.last(), self.fold.generation());
-            let is_new = match self.handled {
-                Some(handled) => generation > handled,
-                None => last.map(|last| last.position) > self.done.map(|done| done.position),
-            };
-            if is_new && let Some(last) = last {
-                self.shown = Some((last, generation));
-                return Ok(Watched { generation, state: self.fold.state() });
+            if self.look().await? {
+                return Ok(self.watched());
             }
-            self.handled = Some(generation);
             tokio::select! {
                 woken = self.log.changed() => woken?,
                 () = tokio::time::sleep(self.poll_interval) => {}
                 () = self.stop.cancelled() => {}
             }
         }
+    }
+
+    /// Saves that what was shown last is dealt with, and shows the state with everything in it up to `position`, which may
+    /// still have to be written. If that is a change, it is dealt with when the next one is asked for. Cancelling the call
+    /// loses nothing.
+    ///
+    /// # Errors
+    /// As [`next`](Self::next).
+    pub async fn wait_for(&mut self, position: GlobalPosition) -> Result<Watched<T>, WatchError> {
+        self.acknowledge().await?;
+        reach(&self.store, &mut self.log, self.poll_interval, &self.stop, position).await?;
+        self.look().await?;
+        Ok(self.watched())
+    }
+
+    /// Reads what is new; tells whether there is a change to be shown.
+    async fn look(&mut self) -> Result<bool, WatchError> {
+        self.fold.refresh(&self.store).await?;
+        let (last, generation) = (self.fold.last(), self.fold.generation());
+        let is_new = match self.handled {
+            Some(handled) => generation > handled,
+            None => last.map(|last| last.position) > self.done.map(|done| done.position),
+        };
+        self.shown = last.filter(|_| is_new).map(|last| (last, generation));
+        if self.shown.is_none() {
+            self.handled = Some(generation);
+        }
+        Ok(self.shown.is_some())
+    }
+
+    fn watched(&self) -> Watched<T> {
+        Watched { generation: self.fold.generation(), state: self.fold.state() }
     }
 
     /// Saves that what was shown last is dealt with, without waiting for the next change.

@@ -1,9 +1,11 @@
 //! A watcher that is pushed, slows nobody, and is cut off when nobody looks.
 
 use super::StreamState;
-use super::watcher::{WatchError, Watched, watch};
-use crate::{ErrorKind, EventReader, EventStore, EventStoreError, LossyCapacity, StreamId};
+use super::watcher::{WatchError, Watched, reach, unique, watch};
+use crate::{ErrorKind, EventReader, EventStore, EventStoreError, GlobalPosition, LogWatch, LossyCapacity, StreamId};
 use std::error::Error as StdError;
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -55,7 +57,9 @@ where
     let (end, ended) = oneshot::channel();
     let stop = CancellationToken::new();
     let guard = stop.clone().drop_guard();
-    let mut watcher = watch::<T, S>(store, streams);
+    let (store, streams) = (Arc::new(store), unique(streams));
+    let log = store.watch_log();
+    let mut watcher = watch::<T, _>(Arc::clone(&store), streams.iter().cloned());
     let push = async move {
         loop {
             match watcher.next().await {
@@ -67,7 +71,7 @@ where
                 }
                 Err(error) if error.kind() == ErrorKind::Unavailable => {
                     tracing::warn!(error = &error as &dyn StdError, "a watcher cannot read");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    tokio::time::sleep(POLL).await;
                 }
                 Err(error) => return error,
             }
@@ -80,13 +84,20 @@ where
             () = stop.cancelled() => {}
         }
     });
-    LossyWatcher { receiver, ended: Some(ended), error: None, _guard: guard }
+    LossyWatcher { store, streams, log, receiver, seen: None, ended: Some(ended), error: None, _guard: guard }
 }
 
+/// How long to wait at most before looking again.
+const POLL: Duration = Duration::from_millis(100);
+
 /// A watcher that is pushed, and is cut off when it is too slow. See [`watch_lossy`].
-#[derive(Debug)]
 pub struct LossyWatcher<T> {
+    store: Arc<dyn EventStore>,
+    streams: Vec<StreamId>,
+    log: LogWatch,
     receiver: mpsc::Receiver<Watched<T>>,
+    /// What was shown last.
+    seen: Option<Watched<T>>,
     /// Why the task ended, until that was asked.
     ended: Option<oneshot::Receiver<WatchError>>,
     error: Option<WatchError>,
@@ -101,6 +112,7 @@ impl<T: StreamState> LossyWatcher<T> {
     /// the store was closed or failed for good, or an event cannot be decoded. Asked again, it says the same.
     pub async fn next(&mut self) -> Result<Watched<T>, WatchError> {
         if let Some(watched) = self.receiver.recv().await {
+            self.seen = Some(watched.clone());
             return Ok(watched);
         }
         if let Some(ended) = &mut self.ended {
@@ -109,5 +121,33 @@ impl<T: StreamState> LossyWatcher<T> {
             self.ended = None;
         }
         Err(self.error.clone().unwrap_or(WatchError::Store(EventStoreError::Closed)))
+    }
+
+    /// The first state with everything in it up to `position`, which may still have to be written; it may be the one that was
+    /// shown last. States before it are passed over. Cancelling the call loses no more than these.
+    ///
+    /// # Errors
+    /// As [`next`](Self::next); also if the store cannot be asked.
+    pub async fn wait_for(&mut self, position: GlobalPosition) -> Result<Watched<T>, WatchError> {
+        reach(&*self.store, &mut self.log, POLL, &CancellationToken::new(), position).await?;
+        let mut wanted = 0_u64;
+        for stream in &self.streams {
+            wanted = wanted.saturating_add(self.store.stream_version(stream).await?.get());
+        }
+        if let Some(seen) = self.seen.as_ref().filter(|seen| seen.generation >= wanted) {
+            return Ok(seen.clone());
+        }
+        loop {
+            let watched = self.next().await?;
+            if watched.generation >= wanted {
+                return Ok(watched);
+            }
+        }
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for LossyWatcher<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LossyWatcher").field("streams", &self.streams).field("seen", &self.seen).finish_non_exhaustive()
     }
 }

@@ -152,6 +152,27 @@ pub fn watch<T: StreamState, S: EventStore + EventReader>(
     }
 }
 
+/// Returns when the log has come to a position: who reads after that reads everything up to it.
+pub(super) async fn reach(
+    store: &(impl EventStore + ?Sized),
+    log: &mut LogWatch,
+    poll_interval: Duration,
+    stop: &CancellationToken,
+    position: GlobalPosition,
+) -> Result<(), WatchError> {
+    while !stop.is_cancelled() {
+        if store.head().await? >= Some(position) {
+            return Ok(());
+        }
+        tokio::select! {
+            woken = log.changed() => woken?,
+            () = tokio::time::sleep(poll_interval) => {}
+            () = stop.cancelled() => {}
+        }
+    }
+    Err(WatchError::Stopped)
+}
+
 pub(super) fn unique(streams: impl IntoIterator<Item = StreamId>) -> Vec<StreamId> {
     let mut seen = std::collections::HashSet::new();
     streams.into_iter().filter(|stream| seen.insert(stream.clone())).collect()
@@ -205,6 +226,16 @@ impl<T: StreamState, S: EventStore + EventReader> Watcher<T, S> {
                 () = self.stop.cancelled() => {}
             }
         }
+    }
+
+    /// The state with everything in it up to `position`, which may still have to be written: a caller waits for what somebody
+    /// else wrote. What is shown here is not shown again by [`next`](Self::next). Cancelling the call loses nothing.
+    ///
+    /// # Errors
+    /// [`WatchError`].
+    pub async fn wait_for(&mut self, position: GlobalPosition) -> Result<Watched<T>, WatchError> {
+        reach(&self.store, &mut self.log, self.poll_interval, &self.stop, position).await?;
+        self.current(Freshness::Head).await
     }
 
     /// The state now; with [`Freshness::Head`] a caller reads what it wrote. What is shown here is not shown again by [`next`](Self::next).

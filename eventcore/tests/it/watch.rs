@@ -2,9 +2,9 @@
 
 use crate::troubled_store::TroubledStore;
 use eventcore::{
-    AppendRequest, CheckpointStore, ErrorKind, Event, EventId, EventMetadata, EventStore, Freshness, LeadershipError,
-    LossyCapacity, NewEvent, RecordedEvent, StreamId, StreamState, WatchError, Watched, watch, watch_durable,
-    watch_lossy,
+    AppendRequest, CheckpointStore, ErrorKind, Event, EventId, EventMetadata, EventStore, Freshness, GlobalPosition,
+    LeadershipError, LossyCapacity, NewEvent, ProjectionName, RecordedEvent, StreamId, StreamState, WatchError,
+    Watched, watch, watch_durable, watch_lossy,
 };
 use eventcore_memory::MemoryEventStore;
 use serde::{Deserialize, Serialize};
@@ -91,6 +91,58 @@ async fn the_present_state_is_cached_or_as_fresh_as_the_head() {
     add(&store, "a", 1).await;
     assert_eq!(watcher.current(Freshness::Cached).await.unwrap(), watched(1, 1));
     assert_eq!(watcher.current(Freshness::Head).await.unwrap(), watched(2, 2));
+}
+
+/// Waits for a position that is still to be written; what is written meanwhile is elsewhere at first.
+async fn written_later(store: &MemoryEventStore) -> (GlobalPosition, tokio::task::JoinHandle<()>) {
+    let wanted = store.head().await.unwrap().map_or(0, GlobalPosition::get) + 2;
+    let store = store.clone();
+    let writing = tokio::spawn(async move {
+        add(&store, "elsewhere", 7).await;
+        tokio::task::yield_now().await;
+        add(&store, "a", 10).await;
+    });
+    (GlobalPosition::try_new(wanted).unwrap(), writing)
+}
+
+#[tokio::test]
+async fn every_kind_of_watcher_can_wait_for_a_position() {
+    let store = MemoryEventStore::new();
+    add(&store, "a", 1).await;
+    let elsewhere = {
+        add(&store, "elsewhere", 5).await;
+        store.head().await.unwrap().unwrap()
+    };
+
+    let mut pulled = watch::<Sum, _>(store.clone(), [stream("a")]);
+    assert_eq!(pulled.wait_for(elsewhere).await.unwrap(), watched(1, 1), "nothing there concerns it");
+    let (position, writing) = written_later(&store).await;
+    assert_eq!(pulled.wait_for(position).await.unwrap(), watched(2, 11));
+    writing.await.unwrap();
+
+    let mut pushed = watch_lossy::<Sum, _>(store.clone(), [stream("a")], LossyCapacity::default());
+    assert_eq!(pushed.next().await.unwrap(), watched(2, 11));
+    assert_eq!(pushed.wait_for(elsewhere).await.unwrap(), watched(2, 11), "the last one shown has it");
+    let (position, writing) = written_later(&store).await;
+    assert_eq!(pushed.wait_for(position).await.unwrap(), watched(3, 21));
+    writing.await.unwrap();
+
+    let name = ProjectionName::new("waits").unwrap();
+    let mut durable = watch_durable::<Sum, _>(store.clone(), name.clone(), [stream("a")]).await.unwrap();
+    let (position, writing) = written_later(&store).await;
+    assert_eq!(durable.wait_for(position).await.unwrap(), watched(4, 31));
+    writing.await.unwrap();
+    durable.release().await.unwrap();
+    let mut again = watch_durable::<Sum, _>(store.clone(), name, [stream("a")]).await.unwrap();
+    assert_eq!(again.next().await.unwrap(), watched(4, 31), "what was shown there was not dealt with");
+    let stop = again.stop_token().clone();
+    let far = GlobalPosition::try_new(1_000).unwrap();
+    let waiting = tokio::spawn(async move { again.wait_for(far).await });
+    stop.cancel();
+    assert!(matches!(waiting.await.unwrap(), Err(WatchError::Stopped)));
+    store.close().await.unwrap();
+    let error = pulled.wait_for(far).await.unwrap_err();
+    assert!(error.kind() == ErrorKind::Closed, "{error:?}");
 }
 
 #[tokio::test]
