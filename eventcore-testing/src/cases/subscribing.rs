@@ -244,7 +244,7 @@ pub(crate) async fn live_projections_follow_until_they_are_shut_down(env: &Envir
     let head = deposit(&store, &account, &[4]).await?;
     live.wait_for(head).await?;
     ensure_eq!(manager.live::<Total>().await?.0, 7, "the live read model");
-    let status = manager.status().await?;
+    let status = manager.status().await;
     ensure_eq!(status.iter().map(|one| one.lag).collect::<Vec<_>>(), vec![0, 0], "the lags");
     live.shutdown().await?;
     ensure_matches!(live.state(), LiveState::Stopped, "after the shutdown");

@@ -1,5 +1,6 @@
 //! How live projections are run.
 
+use super::WindowLimits;
 use crate::validation::check_range;
 use crate::{BackoffMultiplier, CheckpointPages, PageSize, ProjectionConfig, RetryPolicy, ValidationError};
 use nutype::nutype;
@@ -27,6 +28,7 @@ pub struct LiveConfig {
     reconnect: RetryPolicy,
     max_restarts: MaxRestarts,
     page_size: PageSize,
+    window: WindowLimits,
 }
 
 impl Default for LiveConfig {
@@ -36,6 +38,7 @@ impl Default for LiveConfig {
             reconnect: RetryPolicy::default().base(Duration::from_secs(1)).cap(Duration::from_secs(30)),
             max_restarts: MaxRestarts::default(),
             page_size: PageSize::default(),
+            window: WindowLimits::default(),
         }
     }
 }
@@ -68,6 +71,18 @@ impl LiveConfig {
     pub const fn page_size(mut self, size: PageSize) -> Self {
         self.page_size = size;
         self
+    }
+
+    /// How much of the end of the log is kept in memory, read once for all projections. By default 10,000 events and 16 MiB.
+    /// A projection that falls behind that reads on its own until it has come near.
+    #[must_use]
+    pub const fn shared_window(mut self, limits: WindowLimits) -> Self {
+        self.window = limits;
+        self
+    }
+
+    pub(super) const fn window(&self) -> (WindowLimits, PageSize) {
+        (self.window, self.page_size)
     }
 
     pub(super) fn run(&self) -> ProjectionConfig {

@@ -1,6 +1,10 @@
 //! What can go wrong with a manager.
 
-use crate::{CheckpointError, EventStoreError, ProjectionName, SharedError, ValidationError};
+use crate::{
+    CheckpointError, DeadLetterId, EventStoreError, LeadershipError, ProjectionError, ProjectionName, ReplayError,
+    SharedError, ValidationError,
+};
+use std::error::Error as StdError;
 use thiserror::Error;
 
 /// An error of a [`ProjectionManager`](super::ProjectionManager).
@@ -26,6 +30,46 @@ pub enum ManagerError {
     /// The projections run already. Shut them down first.
     #[error("the projections are live already; shut them down before they are started again")]
     AlreadyLive,
+    /// The projection is paused, so it does not come to what was waited for.
+    #[error("projection {name} is paused and goes no further; resume it first")]
+    Paused {
+        /// The projection.
+        name: ProjectionName,
+    },
+    /// The read model is spread over several projectors.
+    #[error("projection {name} is split over partitions; its read model is the sum of `ProjectionManager::parts`")]
+    Partitioned {
+        /// The projection.
+        name: ProjectionName,
+    },
+    /// Another instance leads the projection. Ask there, or once it has stopped.
+    #[error("projection {name} is led by another instance; ask there, or stop it there first")]
+    LedElsewhere {
+        /// The projection.
+        name: ProjectionName,
+    },
+    /// There is no such dead letter, or it was discarded meanwhile.
+    #[error("there is no dead letter {id}")]
+    NoSuchLetter {
+        /// The letter asked for.
+        id: DeadLetterId,
+    },
+    /// The projection has still to come to the event of the letter, as after a reset; one whose read model is in memory
+    /// always has, as it starts at the beginning.
+    #[error("dead letter {id} is ahead of its projection's checkpoint: the event comes again when the projection runs")]
+    LetterAhead {
+        /// The letter.
+        id: DeadLetterId,
+    },
+    /// The event of a dead letter failed again, and its letter tells so.
+    #[error("the event of a dead letter of projection {name} failed again")]
+    ReplayFailed {
+        /// The projection.
+        name: ProjectionName,
+        /// Why not.
+        #[source]
+        source: SharedError,
+    },
     /// The projections do not run. [`start_live`](super::ProjectionManager::start_live) starts them.
     #[error("the projections are not live; start them first")]
     NotLive,
@@ -71,6 +115,25 @@ impl From<CheckpointError> for ManagerError {
         match error {
             CheckpointError::Store(error) => Self::Store(error),
             other => Self::Checkpoint(other),
+        }
+    }
+}
+
+impl ManagerError {
+    pub(super) fn replay<E: StdError + Send + Sync + 'static>(name: &ProjectionName, error: ReplayError<E>) -> Self {
+        let name = name.clone();
+        match error {
+            ReplayError::NoSuchLetter { id } => Self::NoSuchLetter { id },
+            ReplayError::Ahead { id } => Self::LetterAhead { id },
+            ReplayError::Projection(ProjectionError::Leadership(LeadershipError::Busy { .. })) => {
+                Self::LedElsewhere { name }
+            }
+            ReplayError::Projection(ProjectionError::Store(error)) => Self::Store(error),
+            ReplayError::Projection(ProjectionError::Checkpoint(error)) => Self::Checkpoint(error),
+            ReplayError::Projection(error @ (ProjectionError::Apply { .. } | ProjectionError::Decode { .. })) => {
+                Self::ReplayFailed { name, source: SharedError::new(error) }
+            }
+            ReplayError::Projection(error) => Self::Failed { name, source: SharedError::new(error) },
         }
     }
 }

@@ -1,18 +1,19 @@
 //! One projection of a manager: runs, fails, is started again.
 
+use super::models::Parts;
 use super::rebuild::RebuildWay;
-use super::shared::Shared;
 use super::switch::Switch;
+use super::tail::{SharedLog, Tail};
 use super::{LiveConfig, ManagerError, ProjectionState};
 use crate::{
-    Activity, EventReader, EventStore, Progress, ProjectionContext, ProjectionName, Projector, ProjectorCoordinator,
-    SharedError, UnitOfWork, run_projection,
+    Activity, EventReader, GlobalPosition, Progress, ProjectionConfig, ProjectionError, ProjectionName, SharedError,
 };
 use async_trait::async_trait;
 use std::any::Any;
+use std::error::Error as StdError;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::{RwLock, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -34,6 +35,9 @@ struct Record {
     progress: Progress,
     last_error: Option<SharedError>,
     started: Option<Instant>,
+    /// How many rebuilds were asked for, and how many of them have caught up or were overtaken by one that has.
+    asked: u64,
+    rebuilt: u64,
 }
 
 impl Record {
@@ -65,11 +69,23 @@ pub(super) trait Runner: Send + Sync {
     /// Whether pausing stops the run: a page with durable effects is not held open.
     fn stops_when_paused(&self) -> bool;
 
-    /// The read model: an `Arc<RwLock<P>>`, once there is one that has caught up.
+    /// The read model, once there is one that has caught up: the [`Parts`] of the projector's type.
     fn read_model(&self) -> Option<Box<dyn Any + Send>>;
 
     /// How the read model is made anew.
     fn rebuild_way(&self) -> RebuildWay;
+
+    /// Replays one dead letter, or all. The projection must not be running.
+    async fn replay(&self, name: &ProjectionName, one: Option<GlobalPosition>) -> Result<Replayed, ManagerError>;
+}
+
+/// What became of dead letters that were replayed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Replayed {
+    /// How many events were applied; their letters are gone.
+    pub replayed: u64,
+    /// How many events failed again; their letters tell why.
+    pub failed: u64,
 }
 
 /// What a run needs to know.
@@ -78,6 +94,16 @@ pub(super) struct Session {
     pub(super) progress: Progress,
     pub(super) stop: CancellationToken,
     pub(super) gate: watch::Receiver<bool>,
+    pub(super) tail: Arc<Tail>,
+}
+
+impl Session {
+    /// How to run a projection over `log`.
+    pub(super) fn projection(&self, log: impl EventReader + 'static) -> ProjectionConfig {
+        let log = SharedLog::new(log, Arc::clone(&self.tail));
+        let config = self.config.run().reading(Arc::new(log), Tail::IDLE);
+        config.shutdown(self.stop.clone()).progress(self.progress.clone())
+    }
 }
 
 /// Why a run ended, and whether starting it again may help.
@@ -86,75 +112,22 @@ pub(super) struct Failure {
     pub(super) retry: bool,
 }
 
-/// The runner of projectors of type `P`.
-pub(super) struct RunnerOf<P, B> {
-    backend: B,
-    make: Box<dyn Fn() -> P + Send + Sync>,
-    models: Mutex<Models<P>>,
-}
-
-/// The read model that serves, and the one that is about to.
-struct Models<P> {
-    /// Has caught up once: nobody is shown half of one.
-    current: Option<Arc<RwLock<P>>>,
-    next: Option<(Arc<RwLock<P>>, Progress)>,
-}
-
-impl<P> Models<P> {
-    /// The read model that serves now: the next one as soon as it has caught up. It is looked at whenever somebody asks, so
-    /// that who has seen the run live also sees its read model.
-    fn serving(&mut self) -> Option<Arc<RwLock<P>>> {
-        if let Some((model, _)) = self.next.take_if(|(_, progress)| progress.has_been_live()) {
-            self.current = Some(model);
-        }
-        self.current.clone()
-    }
-}
-
-impl<P, B> RunnerOf<P, B> {
-    pub(super) fn new(backend: B, make: impl Fn() -> P + Send + Sync + 'static) -> Self {
-        Self { backend, make: Box::new(make), models: Mutex::new(Models { current: None, next: None }) }
-    }
-}
-
-#[async_trait]
-impl<P, B> Runner for RunnerOf<P, B>
-where
-    P: Projector + Sync + 'static,
-    B: EventStore + EventReader + ProjectorCoordinator + UnitOfWork<P::Context> + 'static,
-{
-    async fn run(&self, session: Session) -> Result<(), Failure> {
-        let (projector, read_model) = Shared::new((self.make)(), session.gate, session.stop.clone());
-        // A read model in memory starts anew: until it has caught up, the one before it goes on to serve.
-        {
-            let mut models = lock(&self.models);
-            models.serving();
-            models.next = Some((read_model, session.progress.clone()));
-        }
-        let config = session.config.run().shutdown(session.stop.clone()).progress(session.progress.clone());
-        let result = run_projection(projector, &self.backend, config).await;
-        match result {
-            Ok(_) => Ok(()),
-            Err(error) => Err(Failure { retry: error.retry_helps(), error: SharedError::new(error) }),
-        }
-    }
-
-    fn stops_when_paused(&self) -> bool {
-        P::Context::DURABLE
-    }
-
-    fn read_model(&self) -> Option<Box<dyn Any + Send>> {
-        lock(&self.models).serving().map(|model| Box::new(model) as Box<dyn Any + Send>)
-    }
-
-    fn rebuild_way(&self) -> RebuildWay {
-        if P::Context::DURABLE { RebuildWay::None } else { RebuildWay::Value }
+impl Failure {
+    pub(super) fn new<E: StdError + Send + Sync + 'static>(error: ProjectionError<E>) -> Self {
+        Self { retry: error.retry_helps(), error: SharedError::new(error) }
     }
 }
 
 impl Follower {
     pub(super) fn new(name: ProjectionName, runner: Arc<dyn Runner>) -> Self {
-        let record = Record { phase: Phase::Stopped, progress: Progress::default(), last_error: None, started: None };
+        let record = Record {
+            phase: Phase::Stopped,
+            progress: Progress::default(),
+            last_error: None,
+            started: None,
+            asked: 0,
+            rebuilt: 0,
+        };
         Self {
             name,
             switch: Switch::new(runner.stops_when_paused()),
@@ -163,6 +136,11 @@ impl Follower {
             changes: watch::Sender::new(0),
             restarts: AtomicU32::new(0),
         }
+    }
+
+    /// The read model that serves.
+    pub(super) fn parts<P: 'static>(&self) -> Option<Parts<P>> {
+        self.runner.read_model()?.downcast::<Parts<P>>().ok().map(|parts| *parts)
     }
 
     pub(super) fn pause(&self) {
@@ -190,10 +168,51 @@ impl Follower {
                 Phase::Starting | Phase::Running { .. } | Phase::Restarting => {}
             }
             record.renew(Phase::Starting);
+            record.asked += 1;
             self.switch.end_run();
         }
         self.changed();
         Ok(())
+    }
+
+    /// Whether the old read model serves while a new one is made.
+    pub(super) fn is_rebuilding(&self) -> bool {
+        let record = lock(&self.record);
+        let runs = !matches!(record.phase, Phase::Failed(_) | Phase::Stopped);
+        runs && record.asked > record.rebuilt && !record.progress.has_been_live()
+    }
+
+    /// Whether the run under way comes to a position; `false` if it ends or is paused before that.
+    pub(super) async fn comes_to(&self, position: GlobalPosition) -> bool {
+        let progress = self.progress();
+        let mut changes = self.changes.subscribe();
+        let arrives = progress.wait_for(position);
+        tokio::pin!(arrives);
+        loop {
+            tokio::select! {
+                biased;
+                arrived = &mut arrives => return arrived.is_ok(),
+                () = std::future::ready(()), if self.switch.is_paused() => return false,
+                // An error means that this is gone, and the run with it.
+                changed = changes.changed() => if changed.is_err() {
+                    return false;
+                },
+            }
+        }
+    }
+
+    /// Keeps a projection with durable effects from running until what this returns is dropped.
+    pub(super) async fn hold(&self) -> Hold<'_> {
+        let hold = Hold((!self.switch.is_paused()).then_some(self));
+        self.pause();
+        let mut changes = self.changes.subscribe();
+        while matches!(lock(&self.record).phase, Phase::Running { .. }) {
+            // An error means that this is gone, and with it every run.
+            if changes.changed().await.is_err() {
+                break;
+            }
+        }
+        hold
     }
 
     /// A run is about to begin.
@@ -223,7 +242,8 @@ impl Follower {
     /// Returns when `reached` answers well for the run that is then under way.
     ///
     /// # Errors
-    /// [`ManagerError::Failed`] if it fails for good, [`ManagerError::NotLive`] if it is stopped.
+    /// [`ManagerError::Failed`] if it fails for good, [`ManagerError::NotLive`] if it is stopped, [`ManagerError::Paused`] if
+    /// it is paused before that.
     pub(super) async fn wait<F>(&self, reached: impl Fn(Progress) -> F) -> Result<(), ManagerError>
     where
         F: Future<Output = bool>,
@@ -243,8 +263,11 @@ impl Follower {
             };
             tokio::select! {
                 biased;
-                _ = changes.changed() => {}
                 () = this_run => return Ok(()),
+                () = std::future::ready(()), if self.switch.is_paused() => {
+                    return Err(ManagerError::Paused { name: self.name.clone() });
+                }
+                _ = changes.changed() => {}
             }
         }
     }
@@ -312,6 +335,7 @@ impl Follower {
     pub(super) async fn supervise(
         self: Arc<Self>,
         config: LiveConfig,
+        tail: Arc<Tail>,
         stop: CancellationToken,
     ) -> Result<(), ManagerError> {
         let mut failures = 0;
@@ -321,7 +345,7 @@ impl Follower {
                 () = stop.cancelled() => break,
             }
             let run = self.switch.begin_run(&stop);
-            let (result, caught_up) = self.run_once(config, run.clone(), failures > 0).await;
+            let (result, caught_up) = self.run_once(config, Arc::clone(&tail), run.clone(), failures > 0).await;
             if caught_up {
                 failures = 0;
             }
@@ -359,21 +383,43 @@ impl Follower {
     }
 
     /// One run on a task of its own, so that a panic of the projector ends only this run. Also tells whether it caught up.
-    async fn run_once(&self, config: LiveConfig, stop: CancellationToken, again: bool) -> (Result<(), Failure>, bool) {
-        let progress = {
+    async fn run_once(
+        &self,
+        config: LiveConfig,
+        tail: Arc<Tail>,
+        stop: CancellationToken,
+        again: bool,
+    ) -> (Result<(), Failure>, bool) {
+        let (progress, asked) = {
             let mut record = lock(&self.record);
             record.started = Some(Instant::now());
             record.phase = Phase::Running { again };
-            record.progress.clone()
+            (record.progress.clone(), record.asked)
         };
         self.changed();
-        let session = Session { config, progress: progress.clone(), stop, gate: self.switch.gate() };
+        let session = Session { config, progress: progress.clone(), stop, gate: self.switch.gate(), tail };
         let runner = Arc::clone(&self.runner);
         let result = match tokio::spawn(async move { runner.run(session).await }).await {
             Ok(result) => result,
             Err(panic) => Err(Failure { error: SharedError::new(panic), retry: true }),
         };
-        (result, progress.has_been_live())
+        let caught_up = progress.has_been_live();
+        if caught_up {
+            lock(&self.record).rebuilt = asked;
+        }
+        (result, caught_up)
+    }
+}
+
+/// A projection that does not run as long as this lives.
+pub(super) struct Hold<'f>(Option<&'f Follower>);
+
+impl Drop for Hold<'_> {
+    fn drop(&mut self) {
+        // One that was paused before stays so.
+        if let Some(follower) = self.0 {
+            follower.resume();
+        }
     }
 }
 

@@ -1,13 +1,15 @@
 //! Projections that run, and the handle to them.
 
 use super::follower::{Follower, lock};
+use super::tail::Tail;
 use super::{LiveConfig, ManagerError, ProjectionState};
-use crate::{Activity, GlobalPosition, SharedError};
+use crate::{Activity, EventReader, GlobalPosition, SharedError};
 use std::fmt;
 use std::future::poll_fn;
 use std::mem::{Discriminant, discriminant};
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
+use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -87,14 +89,23 @@ pub(super) struct Running {
 }
 
 impl Running {
-    pub(super) fn start(followers: &[Arc<Follower>], config: LiveConfig) -> Arc<Self> {
+    pub(super) fn start(
+        followers: &[Arc<Follower>],
+        config: LiveConfig,
+        tail: &Arc<Tail>,
+        log: impl EventReader + Clone + 'static,
+    ) -> Arc<Self> {
+        // Before anybody reads, so that the first who has come to the end is joined there by the others.
+        tail.open();
+        let end_of_log = CancellationToken::new();
+        tokio::spawn(read_end(Arc::clone(tail), log, end_of_log.clone()));
         let stop = CancellationToken::new();
         let (end, ended) = watch::channel(false);
         let first_error = Arc::new(Mutex::new(None));
         let runs: Vec<_> = followers
             .iter()
             .inspect(|follower| follower.starting())
-            .map(|follower| tokio::spawn(Arc::clone(follower).supervise(config, stop.clone())))
+            .map(|follower| tokio::spawn(Arc::clone(follower).supervise(config, Arc::clone(tail), stop.clone())))
             .collect();
         let errors = Arc::clone(&first_error);
         tokio::spawn(async move {
@@ -103,6 +114,7 @@ impl Running {
                     lock(&errors).get_or_insert(error);
                 }
             }
+            end_of_log.cancel();
             end.send_replace(true);
         });
         let guard = stop.clone().drop_guard();
@@ -133,6 +145,23 @@ impl Running {
                 LiveState::Live
             }
         })
+    }
+}
+
+/// Reads the end of the log for all, until told to stop; begins again if the store panics.
+async fn read_end(tail: Arc<Tail>, log: impl EventReader + Clone + 'static, stop: CancellationToken) {
+    loop {
+        let (tail, log, stop_it) = (Arc::clone(&tail), log.clone(), stop.clone());
+        if tokio::spawn(async move { tail.follow(&log, &stop_it).await }).await.is_ok() {
+            return;
+        }
+        tracing::error!(
+            "reading the end of the log panicked; the projections read by themselves until it is tried again"
+        );
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_secs(1)) => {}
+            () = stop.cancelled() => return,
+        }
     }
 }
 
@@ -189,27 +218,31 @@ impl LiveHandle {
         matches!(self.state(), LiveState::Live)
     }
 
-    /// Returns when every projection has caught up once, or goes on to do so elsewhere. One that was paused before that is
-    /// waited for until it is resumed.
+    /// Returns when every projection has caught up once, as far as it runs here. As for [`LiveState::Live`], paused ones do
+    /// not count, and neither do those that another instance leads ([`ProjectionState::Standby`]): how far that one has come
+    /// is not known here.
     ///
     /// # Errors
-    /// [`ManagerError::Failed`] if one of them fails for good.
+    /// [`ManagerError::Failed`] if one of them fails for good, [`ManagerError::NotLive`] if they are shut down meanwhile.
     pub async fn wait_until_caught_up(&self) -> Result<(), ManagerError> {
         for follower in &self.running.followers {
             let caught_up = |activity| matches!(activity, Activity::Live | Activity::Standby);
-            follower.wait(|progress| async move { progress.wait_until_any(caught_up).await.is_ok() }).await?;
+            match follower.wait(|progress| async move { progress.wait_until_any(caught_up).await.is_ok() }).await {
+                Err(ManagerError::Paused { .. }) => {}
+                waited => waited?,
+            }
         }
         Ok(())
     }
 
     /// Returns when every projection is done with `position`: what was written there can be read from each.
     ///
-    /// One that is paused, or led by another instance, does not come on here and is waited for until it does: set a time
-    /// limit (`tokio::time::timeout`) where that can be. A single read model in memory is asked by
-    /// [`ProjectionManager::projection`](super::ProjectionManager::projection), which waits for nothing else.
+    /// A projection that another instance leads comes to no position here, until this instance takes over: an application of
+    /// several instances bounds the wait with a timeout, or waits where the projection is led.
     ///
     /// # Errors
-    /// [`ManagerError::Failed`] if one of them fails for good, [`ManagerError::NotLive`] if they are shut down meanwhile.
+    /// [`ManagerError::Paused`] if one of them is paused and has not come so far, [`ManagerError::Failed`] if one fails for
+    /// good, [`ManagerError::NotLive`] if they are shut down meanwhile.
     pub async fn wait_for(&self, position: GlobalPosition) -> Result<(), ManagerError> {
         for follower in &self.running.followers {
             follower.wait(|progress| async move { progress.wait_for(position).await.is_ok() }).await?;

@@ -1,19 +1,25 @@
 //! The manager: which projections there are, and how to look at them.
 
-use super::follower::{Follower, Runner, RunnerOf, lock};
+use super::follower::{Follower, Runner, lock};
 use super::live::{LiveHandle, Running};
+use super::models::Parts;
+use super::partitioned::{PartMaker, PartitionedRunner};
 use super::rebuild::Rebuild;
+use super::runner::RunnerOf;
+use super::tail::Tail;
 use super::versions::VersionedRunner;
 use super::{LiveConfig, ManagerError, ProjectionState, ProjectionStatus};
 use crate::projection::lag;
 use crate::{
-    Activity, Backend, GlobalPosition, InMemory, ProjectionConfig, ProjectionName, Projector, ReadModelVersion,
-    SharedError, Timestamp, UnitOfWork, VersionedProjector, VersionedUnitOfWork, run_projection,
+    Activity, Backend, EventFilter, EventStoreError, GlobalPosition, InMemory, PartitionContext, Partitions,
+    ProjectionConfig, ProjectionError, ProjectionName, Projector, ReadModelVersion, SharedError, Timestamp, UnitOfWork,
+    VersionedProjector, VersionedUnitOfWork, run_partitioned, run_projection,
 };
 use std::any::{Any, TypeId, type_name};
 use std::collections::HashMap;
+use std::error::Error as StdError;
 use std::sync::{Arc, Mutex};
-use tokio::sync::RwLock;
+use std::time::Duration;
 
 /// Runs any number of projections over one store, supervised. One that panicked, or failed in a way that
 /// [passes](crate::ProjectionError::retry_helps), is started again; one whose projector chose
@@ -53,15 +59,18 @@ use tokio::sync::RwLock;
 /// ```
 #[derive(Clone)]
 pub struct ProjectionManager<B> {
-    inner: Arc<Inner<B>>,
+    pub(super) inner: Arc<Inner<B>>,
 }
 
-struct Inner<B> {
-    backend: B,
+pub(super) struct Inner<B> {
+    pub(super) backend: B,
     config: LiveConfig,
     followers: Vec<Arc<Follower>>,
     by_type: HashMap<TypeId, Arc<Follower>>,
+    tail: Arc<Tail>,
     running: Mutex<Option<Arc<Running>>>,
+    /// The head of the log, as far as it was asked for.
+    head: Mutex<Option<GlobalPosition>>,
     /// Projectors that were pulled while nothing was live.
     makers: HashMap<TypeId, Box<dyn Any + Send + Sync>>,
 }
@@ -71,6 +80,8 @@ pub struct ProjectionManagerBuilder<B> {
     backend: B,
     config: LiveConfig,
     followers: Vec<Arc<Follower>>,
+    /// What each of them wants.
+    filters: Vec<EventFilter>,
     by_type: HashMap<TypeId, Arc<Follower>>,
     makers: HashMap<TypeId, Box<dyn Any + Send + Sync>>,
 }
@@ -96,8 +107,30 @@ where
             let make = Arc::clone(&make);
             move || make()
         });
-        self.add::<P>(make().name(), Arc::new(runner))?;
+        self.add(&make(), Arc::new(runner))?;
         self.makers.insert(TypeId::of::<P>(), Box::new(make));
+        Ok(self)
+    }
+
+    /// Adds a projection that several workers share by stream, as by [`run_partitioned`]. `make` makes the projector of a
+    /// partition, counted from 0. A read model in memory is the sum of its [`parts`](ProjectionManager::parts).
+    ///
+    /// # Errors
+    /// As [`register`](Self::register).
+    pub fn register_partitioned<P>(
+        mut self,
+        partitions: Partitions,
+        make: impl Fn(usize) -> P + Send + Sync + 'static,
+    ) -> Result<Self, ManagerError>
+    where
+        P: Projector + Sync + 'static,
+        P::Context: PartitionContext,
+        B: UnitOfWork<P::Context>,
+    {
+        let maker = PartMaker { make: Arc::new(make), partitions };
+        let runner = PartitionedRunner::new(self.backend.clone(), maker.clone());
+        self.add(&(maker.make)(0), Arc::new(runner))?;
+        self.makers.insert(TypeId::of::<P>(), Box::new(maker));
         Ok(self)
     }
 
@@ -116,20 +149,21 @@ where
         B: VersionedUnitOfWork<P::Context>,
     {
         let first = ReadModelVersion::try_new(1).map_err(ManagerError::Name)?;
-        let name = make(first).name().to_owned();
+        let first = make(first);
         let runner = VersionedRunner::new(self.backend.clone(), make);
-        self.add::<P>(&name, Arc::new(runner))?;
+        self.add(&first, Arc::new(runner))?;
         Ok(self)
     }
 
-    fn add<P: 'static>(&mut self, name: &str, runner: Arc<dyn Runner>) -> Result<(), ManagerError> {
-        let name = ProjectionName::new(name).map_err(ManagerError::Name)?;
+    fn add<P: Projector + 'static>(&mut self, projector: &P, runner: Arc<dyn Runner>) -> Result<(), ManagerError> {
+        let name = ProjectionName::new(projector.name()).map_err(ManagerError::Name)?;
         let type_id = TypeId::of::<P>();
         if self.followers.iter().any(|follower| follower.name == name) || self.by_type.contains_key(&type_id) {
             return Err(ManagerError::Duplicate { name });
         }
         let follower = Arc::new(Follower::new(name, runner));
         self.followers.push(Arc::clone(&follower));
+        self.filters.push(projector.filter());
         self.by_type.insert(type_id, follower);
         Ok(())
     }
@@ -144,8 +178,11 @@ where
     /// Finishes the manager. Nothing runs yet.
     #[must_use]
     pub fn build(self) -> ProjectionManager<B> {
-        let Self { backend, config, followers, by_type, makers } = self;
-        let inner = Inner { backend, config, followers, by_type, running: Mutex::new(None), makers };
+        let Self { backend, config, followers, filters, by_type, makers } = self;
+        let (limits, page_size) = config.window();
+        let tail = Arc::new(Tail::new(&filters, limits, page_size));
+        let (running, head) = (Mutex::new(None), Mutex::new(None));
+        let inner = Inner { backend, config, followers, by_type, tail, running, head, makers };
         ProjectionManager { inner: Arc::new(inner) }
     }
 }
@@ -161,6 +198,7 @@ where
             backend,
             config: LiveConfig::default(),
             followers: Vec::new(),
+            filters: Vec::new(),
             by_type: HashMap::new(),
             makers: HashMap::new(),
         }
@@ -175,7 +213,8 @@ where
         if running.as_ref().is_some_and(|running| !running.has_ended()) {
             return Err(ManagerError::AlreadyLive);
         }
-        let started = Running::start(&self.inner.followers, self.inner.config);
+        let Inner { followers, config, tail, backend, .. } = &*self.inner;
+        let started = Running::start(followers, *config, tail, backend.clone());
         *running = Some(Arc::clone(&started));
         Ok(LiveHandle::new(started))
     }
@@ -303,8 +342,9 @@ where
         Ok(rebuilds)
     }
 
-    /// A copy of the read model as it is, without any I/O, if the projections are live and it has caught up once. Otherwise
-    /// it is caught up first, as by [`projection`](Self::projection).
+    /// A copy of the read model as it is, without any I/O, if the projections are live and it has caught up once, or while it
+    /// is [rebuilt](Self::rebuild): then the old one is as it was when the rebuild began. Otherwise it is caught up first, as
+    /// by [`projection`](Self::projection).
     ///
     /// # Errors
     /// As [`projection`](Self::projection).
@@ -313,53 +353,75 @@ where
         P: Projector<Context = InMemory> + Clone + Sync + 'static,
     {
         let follower = self.follower_of::<P>()?;
-        let serves = matches!(follower.state(), ProjectionState::Live | ProjectionState::Paused);
-        if serves && let Some(copy) = self.copy::<P>(follower).await {
-            return Ok(copy);
+        match serving::<P>(follower) {
+            Some(parts) => whole(follower, parts.copies().await),
+            None => self.projection::<P>().await,
         }
-        self.projection::<P>().await
     }
 
-    /// A copy of the read model with everything in it that was acknowledged before this call, live or not.
+    /// A copy of the read model with everything in it that was acknowledged before this call, live or not. A paused one, or
+    /// one that is paused meanwhile, is not waited for: it is read from the log, and the paused one stays as it is.
     ///
     /// # Errors
-    /// [`ManagerError::Unknown`] if no `P` is registered, [`ManagerError::Failed`] if it fails, else what the store says.
+    /// [`ManagerError::Unknown`] if no `P` is registered, [`ManagerError::Partitioned`] if it is split over partitions,
+    /// [`ManagerError::Failed`] if it fails, else what the store says.
     pub async fn projection<P>(&self) -> Result<P, ManagerError>
     where
         P: Projector<Context = InMemory> + Clone + Sync + 'static,
     {
         let follower = self.follower_of::<P>()?;
-        let head = self.inner.backend.head().await?;
-        if let (ProjectionState::Live, Some(head)) = (follower.state(), head)
-            && follower.progress().wait_for(head).await.is_ok()
-            && let Some(copy) = self.copy::<P>(follower).await
-        {
-            return Ok(copy);
+        if let Some(parts) = self.caught_up::<P>(follower).await? {
+            return whole(follower, parts.copies().await);
         }
-        let unknown = || ManagerError::Unknown { what: type_name::<P>().to_owned() };
-        let maker = self.inner.makers.get(&TypeId::of::<P>()).and_then(|make| make.downcast_ref::<Maker<P>>());
-        let projector = maker.ok_or_else(unknown)?();
+        let partitioned = || ManagerError::Partitioned { name: follower.name.clone() };
+        let projector = self.maker::<Maker<P>>(TypeId::of::<P>()).ok_or_else(partitioned)?();
         let outcome = run_projection(projector, &self.inner.backend, ProjectionConfig::default().aside()).await;
-        outcome.map(|outcome| outcome.projector).map_err(|error| {
-            let source = SharedError::new(error);
-            ManagerError::Failed { name: follower.name.clone(), source }
-        })
+        outcome.map(|outcome| outcome.projector).map_err(|error| failed(follower, error))
     }
 
-    /// How every projection is doing, in the order in which they were registered. Asks the store for its head once.
+    /// Copies of the projectors of all partitions, whose sum the read model is: as they are, as by [`live`](Self::live).
+    /// A projection that is not partitioned has one part.
     ///
     /// # Errors
-    /// What the store says.
-    pub async fn status(&self) -> Result<Vec<ProjectionStatus>, ManagerError> {
-        let head = self.inner.backend.head().await?;
-        Ok(self.inner.followers.iter().map(|follower| status(follower, head)).collect())
+    /// [`ManagerError::Unknown`] if no `P` is registered, [`ManagerError::Failed`] if it fails, else what the store says.
+    pub async fn parts<P>(&self) -> Result<Vec<P>, ManagerError>
+    where
+        P: Projector<Context = InMemory> + Clone + Sync + 'static,
+    {
+        let follower = self.follower_of::<P>()?;
+        let serving = match serving::<P>(follower) {
+            None => self.caught_up::<P>(follower).await?,
+            serving => serving,
+        };
+        if let Some(parts) = serving {
+            return Ok(parts.copies().await);
+        }
+        let Some(PartMaker { make, partitions }) = self.maker::<PartMaker<P>>(TypeId::of::<P>()) else {
+            return self.projection::<P>().await.map(|whole| vec![whole]);
+        };
+        let config = ProjectionConfig::default().aside().partitions(*partitions);
+        let outcome = run_partitioned(|number| make(number), &self.inner.backend, config).await;
+        outcome.map(|outcome| outcome.projectors).map_err(|error| failed(follower, error))
+    }
+
+    /// How every projection is doing, in the order in which they were registered. Asks the store for its head once, and waits
+    /// for the answer for a second at most: while the store is away this tells what is known.
+    pub async fn status(&self) -> Vec<ProjectionStatus> {
+        let asked = tokio::time::timeout(HEAD_PATIENCE, self.inner.backend.head()).await;
+        let asked = asked.unwrap_or_else(|_| Err(EventStoreError::unavailable("it did not say its head in time")));
+        let (head, error) = {
+            let mut head = lock(&self.inner.head);
+            let error = asked.map(|answer| *head = answer).err();
+            (*head, error)
+        };
+        self.inner.followers.iter().map(|follower| status(follower, head, error.clone())).collect()
     }
 
     fn is_running(&self) -> bool {
         lock(&self.inner.running).as_ref().is_some_and(|running| !running.has_ended())
     }
 
-    fn follower(&self, name: &str) -> Result<&Arc<Follower>, ManagerError> {
+    pub(super) fn follower(&self, name: &str) -> Result<&Arc<Follower>, ManagerError> {
         let found = self.inner.followers.iter().find(|follower| follower.name.as_str() == name);
         found.ok_or_else(|| ManagerError::Unknown { what: name.to_owned() })
     }
@@ -369,14 +431,44 @@ where
         found.ok_or_else(|| ManagerError::Unknown { what: type_name::<P>().to_owned() })
     }
 
-    async fn copy<P: Clone + 'static>(&self, follower: &Follower) -> Option<P> {
-        let model = follower.runner.read_model()?.downcast::<Arc<RwLock<P>>>().ok()?;
-        let copy = model.read().await.clone();
-        Some(copy)
+    /// The read model once it has everything that is acknowledged now, if it is live and comes to that.
+    async fn caught_up<P: 'static>(&self, follower: &Follower) -> Result<Option<Parts<P>>, ManagerError> {
+        let head = self.inner.backend.head().await?;
+        let live = matches!(follower.state(), ProjectionState::Live);
+        match head {
+            Some(head) if live && follower.comes_to(head).await => Ok(follower.parts::<P>()),
+            _ => Ok(None),
+        }
+    }
+
+    fn maker<M: 'static>(&self, projector: TypeId) -> Option<&M> {
+        self.inner.makers.get(&projector)?.downcast_ref::<M>()
     }
 }
 
-fn status(follower: &Follower, head: Option<GlobalPosition>) -> ProjectionStatus {
+/// How long a status waits for the head of the log.
+const HEAD_PATIENCE: Duration = Duration::from_secs(1);
+
+/// The read model, if it can be shown as it is.
+fn serving<P: 'static>(follower: &Follower) -> Option<Parts<P>> {
+    let serves =
+        matches!(follower.state(), ProjectionState::Live | ProjectionState::Paused) || follower.is_rebuilding();
+    follower.parts::<P>().filter(|_| serves)
+}
+
+/// The read model of a projection that is not split.
+fn whole<P>(follower: &Follower, mut parts: Vec<P>) -> Result<P, ManagerError> {
+    match (parts.pop(), parts.is_empty()) {
+        (Some(whole), true) => Ok(whole),
+        _ => Err(ManagerError::Partitioned { name: follower.name.clone() }),
+    }
+}
+
+fn failed<E: StdError + Send + Sync + 'static>(follower: &Follower, error: ProjectionError<E>) -> ManagerError {
+    ManagerError::Failed { name: follower.name.clone(), source: SharedError::new(error) }
+}
+
+fn status(follower: &Follower, head: Option<GlobalPosition>, head_error: Option<EventStoreError>) -> ProjectionStatus {
     // Of one run: another one may begin meanwhile.
     let progress = follower.progress();
     let position = progress.position();
@@ -388,6 +480,7 @@ fn status(follower: &Follower, head: Option<GlobalPosition>) -> ProjectionStatus
         state: follower.state(),
         position,
         head,
+        head_error,
         lag,
         lag_time,
         applied,

@@ -1,6 +1,6 @@
 //! How a projection is doing.
 
-use crate::{GlobalPosition, ProjectionName, SharedError};
+use crate::{EventStoreError, GlobalPosition, ProjectionName, SharedError};
 use std::time::Duration;
 
 /// What a projection is doing.
@@ -33,9 +33,11 @@ pub struct ProjectionStatus {
     pub state: ProjectionState,
     /// How far it has come.
     pub position: Option<GlobalPosition>,
-    /// The head of the log.
+    /// The head of the log, as far as it is known: while the store does not say, the one it said last.
     pub head: Option<GlobalPosition>,
-    /// How many positions it is behind the head. Where the store leaves gaps, that is more than the number of events.
+    /// Why the store did not say its head now; `None` if it did.
+    pub head_error: Option<EventStoreError>,
+    /// How many positions it is behind that head. Where the store leaves gaps, that is more than the number of events.
     pub lag: u64,
     /// How old its picture of the log is, as in [`ProgressReport::lag_time`](crate::ProgressReport::lag_time): zero while it
     /// is caught up, `None` as long as it has read nothing.

@@ -1,9 +1,12 @@
 //! The runner of projections whose read model has versions.
 
-use super::follower::{Failure, Runner, Session};
+use super::ManagerError;
+use super::follower::{Failure, Replayed, Runner, Session};
 use super::rebuild::{RebuildWay, VersionStore};
+use super::runner::replay;
 use crate::{
-    Backend, ReadModelVersion, SharedError, VersionedProjector, VersionedUnitOfWork, run_versioned_projection,
+    Backend, DeadLetterId, GlobalPosition, ProjectionName, ReadModelVersion, VersionedProjector, VersionedUnitOfWork,
+    run_versioned_projection,
 };
 use async_trait::async_trait;
 use std::any::Any;
@@ -28,11 +31,8 @@ where
     B: Backend + VersionedUnitOfWork<P::Context> + Clone + 'static,
 {
     async fn run(&self, session: Session) -> Result<(), Failure> {
-        let config = session.config.run().shutdown(session.stop).progress(session.progress);
-        match run_versioned_projection(&*self.make, &self.backend, config).await {
-            Ok(_) => Ok(()),
-            Err(error) => Err(Failure { retry: error.retry_helps(), error: SharedError::new(error) }),
-        }
+        let config = session.projection(self.backend.clone());
+        run_versioned_projection(&*self.make, &self.backend, config).await.map(drop).map_err(Failure::new)
     }
 
     fn stops_when_paused(&self) -> bool {
@@ -45,5 +45,17 @@ where
 
     fn rebuild_way(&self) -> RebuildWay {
         RebuildWay::Versions(Arc::new(self.backend.clone()) as Arc<dyn VersionStore>)
+    }
+
+    /// By the version in force, which the letters are about.
+    async fn replay(&self, name: &ProjectionName, one: Option<GlobalPosition>) -> Result<Replayed, ManagerError> {
+        let model = self.backend.read_model(name).await?.unwrap_or_default();
+        match (model.in_force, one) {
+            (Some(version), one) => replay((self.make)(version), &self.backend, name, one).await,
+            (None, None) => Ok(Replayed::default()),
+            (None, Some(position)) => {
+                Err(ManagerError::NoSuchLetter { id: DeadLetterId { handler: name.clone(), position } })
+            }
+        }
     }
 }

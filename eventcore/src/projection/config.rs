@@ -2,8 +2,10 @@
 
 use super::report::{OnProgress, ProgressReport};
 use crate::validation::check_range;
-use crate::{BackoffMultiplier, MaxAttempts, PageSize, Progress, RetryPolicy, ValidationError};
+use crate::{BackoffMultiplier, EventReader, MaxAttempts, PageSize, Progress, RetryPolicy, ValidationError};
 use nutype::nutype;
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -74,6 +76,22 @@ pub struct ProjectionConfig {
     pub(super) on_progress: Option<OnProgress>,
     pub(super) progress_interval: Duration,
     pub(super) aside: bool,
+    /// Who reads pages and tells of new ones, if not the store itself.
+    pub(super) reader: Option<PageSource>,
+}
+
+/// Reads pages in place of the store, and tells when there are new ones.
+#[derive(Clone)]
+pub(super) struct PageSource {
+    pub(super) log: Arc<dyn EventReader>,
+    /// How long a follower waits at most before it looks by itself.
+    pub(super) look_every: Duration,
+}
+
+impl fmt::Debug for PageSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PageSource")
+    }
 }
 
 impl Default for ProjectionConfig {
@@ -101,6 +119,7 @@ impl Default for ProjectionConfig {
             on_progress: None,
             progress_interval: Duration::from_secs(1),
             aside: false,
+            reader: None,
         }
     }
 }
@@ -109,6 +128,12 @@ impl ProjectionConfig {
     /// A run beside the one that the projection's dead letters are about: it throws none of them away.
     pub(crate) const fn aside(mut self) -> Self {
         self.aside = true;
+        self
+    }
+
+    /// Reads pages from `log` in place of the store, and waits for its wake-up; without one it looks every `look_every`.
+    pub(crate) fn reading(mut self, log: Arc<dyn EventReader>, look_every: Duration) -> Self {
+        self.reader = Some(PageSource { log, look_every });
         self
     }
 

@@ -192,7 +192,7 @@ where
             filter,
             backend,
             shutdown: CancelFlag::new(config.shutdown.clone()),
-            log: backend.watch_log(),
+            log: config.reader.as_ref().map_or_else(|| backend.watch_log(), |reader| reader.log.watch_log()),
             name,
             projector,
             crew,
@@ -217,7 +217,9 @@ where
     async fn drive(mut self, config: &ProjectionConfig) -> Result<Ended<P>, Failure<P>> {
         let rules = rules::<P>(config, self.filter.clone(), self.crew.is_some(), self.backend);
         let mut machine = ProjectionMachine::new(rules);
-        let mut pages = PageReader::new(self.backend, self.filter.clone(), config.page_size);
+        let store = self.backend;
+        let reader: &dyn EventReader = config.reader.as_ref().map_or(&store, |reader| &*reader.log);
+        let mut pages = PageReader::new(reader, self.filter.clone(), config.page_size);
         let mut input = ProjectionInput::Start;
         let started = Instant::now();
         let (mut now, mut time_passed) = (Duration::ZERO, false);
@@ -547,7 +549,8 @@ fn rules<P: Projector>(
         continuous: config.continuous,
         wait_for_leadership: config.wait_for_leadership,
         accept_filter_change: config.accept_filter_change,
-        poll_interval: config.poll_interval,
+        poll_interval: config.reader.as_ref().map_or(config.poll_interval, |reader| reader.look_every),
+        standby_interval: config.poll_interval,
         failure_delay: config.failure_delay,
         hold_time: config.hold_time,
         checkpoint_pages: config.checkpoint_pages.into_inner(),

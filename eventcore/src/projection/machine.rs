@@ -595,7 +595,14 @@ impl<X> ProjectionMachine<X> {
                 return Effect::Finish(Err(Stop::NotCaughtUp(target, reached)));
             }
         }
-        self.enter(Phase::Waiting, Effect::Wait(self.rules.poll_interval))
+        self.enter(Phase::Waiting, Effect::Wait(self.idle_time()))
+    }
+
+    /// How long to wait for the log to grow: no longer than until the checkpoint is due.
+    fn idle_time(&self) -> Duration {
+        let until_due = self.saved_at.saturating_add(self.rules.checkpoint_interval).saturating_sub(self.now);
+        let due = Some(until_due).filter(|_| self.rules.durable && self.pages > 0);
+        due.map_or(self.rules.poll_interval, |due| due.min(self.rules.poll_interval))
     }
 
     fn has_reached_target(&self) -> bool {
@@ -626,7 +633,7 @@ impl<X> ProjectionMachine<X> {
     fn fault(&mut self, fault: Fault<X>, after: After) -> Effect<X> {
         match fault {
             Fault::Busy(_) if self.rules.wait_for_leadership => {
-                self.enter(Phase::Pausing(After::Standby), Effect::Pause(self.rules.poll_interval))
+                self.enter(Phase::Pausing(After::Standby), Effect::Pause(self.rules.standby_interval))
             }
             Fault::Fenced(error) => self.step_down(Stop::Failed(error)),
             Fault::Transient(error) => {

@@ -21,6 +21,8 @@ pub struct ProjectionRules {
     pub accept_filter_change: bool,
     /// How long to wait at the end of the log before looking again.
     pub poll_interval: Duration,
+    /// How long to wait while another instance leads before asking again.
+    pub standby_interval: Duration,
     /// How long to wait after a fault of the store.
     pub failure_delay: Duration,
     /// How long a transactional page may stay open.

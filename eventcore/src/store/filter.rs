@@ -105,6 +105,23 @@ impl EventFilter {
         self.types.as_ref().is_none_or(|types| types.contains(event_type)) && self.streams.matches(stream_id)
     }
 
+    /// A filter that wants what either of two wants, and maybe more.
+    pub(crate) fn union(self, other: Self) -> Self {
+        let types = self.types.zip(other.types).map(|(one, other)| one.into_iter().chain(other).collect());
+        let streams = if self.streams == other.streams { self.streams } else { StreamSelection::All };
+        Self { types, default_types: false, streams }
+    }
+
+    /// Whether every event that `other` wants is wanted; it may be so without being noticed.
+    pub(crate) fn covers(&self, other: &Self) -> bool {
+        let types = match (&self.types, &other.types) {
+            (None, _) => true,
+            (Some(_), None) => false,
+            (Some(own), Some(other)) => other.is_subset(own),
+        };
+        types && (self.streams == StreamSelection::All || self.streams == other.streams)
+    }
+
     /// The event types wanted; `None` means all.
     #[must_use]
     pub const fn event_types(&self) -> Option<&BTreeSet<EventType>> {

@@ -13,6 +13,7 @@ mod manager;
 mod partitions;
 mod projection_machine;
 mod projection_progress;
+mod shared_tail;
 mod slow_consumers;
 mod snapshot_writer;
 mod snapshots;

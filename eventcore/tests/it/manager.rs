@@ -3,8 +3,8 @@
 use crate::troubled_store::TroubledStore;
 use eventcore::{
     Activity, AppendRequest, Backend, DeadLetterStore, Event, EventId, EventMetadata, EventStore, FailureContext,
-    FailureStrategy, GlobalPosition, InMemory, LiveConfig, LiveState, ManagerError, NewEvent, PageSize, Progress,
-    ProjectionConfig, ProjectionManager, ProjectionState, Projector, RebuildState, RecordedEvent, StreamId,
+    FailureStrategy, GlobalPosition, InMemory, LiveConfig, LiveState, ManagerError, NewEvent, PageSize, Partitions,
+    Progress, ProjectionConfig, ProjectionManager, ProjectionState, Projector, RebuildState, RecordedEvent, StreamId,
     run_projection,
 };
 use eventcore_memory::MemoryEventStore;
@@ -150,7 +150,7 @@ async fn live_shows_what_was_written_and_follows() {
     append(&store, [100]).await;
     assert_eq!(manager.projection::<Sum>().await.unwrap().total, 116, "up to what was acknowledged");
 
-    let status = manager.status().await.unwrap().remove(0);
+    let status = manager.status().await.remove(0);
     assert_eq!((status.name.as_str(), status.lag, status.applied, status.restarts), ("sum", 0, 5, 0));
     assert!(status.leader && matches!(status.state, ProjectionState::Live), "{status:?}");
 }
@@ -202,7 +202,7 @@ async fn one_failing_projection_does_not_stop_the_others() {
     let head = append(&store, [4]).await;
     let progress = async {
         loop {
-            let status = manager.status().await.unwrap().remove(1);
+            let status = manager.status().await.remove(1);
             if status.position == Some(head) {
                 return status;
             }
@@ -224,7 +224,7 @@ async fn a_panic_is_caught_shown_and_started_again() {
         ProjectionManager::builder(store.clone()).register(sum(&trouble)).unwrap().live_config(quick()).build();
     let live = manager.start_live().unwrap();
     live.wait_until_caught_up().await.unwrap();
-    let status = manager.status().await.unwrap().remove(0);
+    let status = manager.status().await.remove(0);
     assert_eq!(status.restarts, 2);
     assert!(status.last_error.is_some_and(|error| error.to_string().contains("panic")));
     assert_eq!(manager.live::<Sum>().await.unwrap().total, 3, "nothing of the broken runs is left");
@@ -239,7 +239,7 @@ async fn restarts_have_a_limit() {
     let manager = ProjectionManager::builder(store).register(sum(&trouble)).unwrap().live_config(config).build();
     let live = manager.start_live().unwrap();
     assert!(matches!(live.wait_until_caught_up().await, Err(ManagerError::Failed { .. })));
-    assert_eq!(manager.status().await.unwrap()[0].restarts, 3);
+    assert_eq!(manager.status().await[0].restarts, 3);
 }
 
 #[tokio::test(start_paused = true)]
@@ -282,7 +282,7 @@ async fn a_paused_projection_keeps_its_place() {
     live.wait_until_caught_up().await.unwrap();
     manager.pause("sum").unwrap();
     let head = append(&store, [1]).await;
-    let status = manager.status().await.unwrap().remove(0);
+    let status = manager.status().await.remove(0);
     assert!(matches!(status.state, ProjectionState::Paused));
     assert_eq!((status.lag, status.position, status.head), (1, GlobalPosition::try_new(1).ok(), Some(head)));
     assert!(status.lag_time.is_some(), "behind, and since when is known");
@@ -290,7 +290,7 @@ async fn a_paused_projection_keeps_its_place() {
     manager.resume("sum").unwrap();
     live.wait_for(head).await.unwrap();
     assert_eq!(manager.live::<Sum>().await.unwrap().total, 2);
-    assert_eq!(manager.status().await.unwrap()[0].applied, 2, "it went on where it was");
+    assert_eq!(manager.status().await[0].applied, 2, "it went on where it was");
     assert!(matches!(manager.pause("nobody"), Err(ManagerError::Unknown { .. })));
 }
 
@@ -323,11 +323,11 @@ async fn the_status_tells_the_rate_of_late_and_the_lag_in_time() {
     tokio::time::sleep(Duration::from_secs(1)).await;
     // The poll after a second was full has measured.
     tokio::time::sleep(Duration::from_millis(300)).await;
-    let status = manager.status().await.unwrap().remove(0);
+    let status = manager.status().await.remove(0);
     assert!(status.rate > 20.0 && status.rate <= 30.0, "{status:?}");
     assert_eq!((status.lag, status.lag_time), (0, Some(Duration::ZERO)));
     tokio::time::sleep(Duration::from_secs(60)).await;
-    let status = manager.status().await.unwrap().remove(0);
+    let status = manager.status().await.remove(0);
     assert_eq!((status.rate, status.applied), (0.0, 30), "nothing of late");
     live.shutdown().await.unwrap();
 }
@@ -371,7 +371,7 @@ async fn the_old_read_model_serves_until_the_new_one_has_caught_up() {
     let head = append(&store, [1]).await;
     live.wait_for(head).await.unwrap();
     assert_eq!(manager.live::<Sum>().await.unwrap().total, 501);
-    assert_eq!(manager.status().await.unwrap()[0].restarts, 0);
+    assert_eq!(manager.status().await[0].restarts, 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -383,9 +383,200 @@ async fn half_a_read_model_is_shown_to_nobody() {
     let live = manager.start_live().unwrap();
     // Time passes only when nothing else is left to do, so the run has begun and waits by then.
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert!(matches!(manager.status().await.unwrap()[0].state, ProjectionState::Paused));
+    assert!(matches!(manager.status().await[0].state, ProjectionState::Paused));
     assert_eq!(manager.live::<Sum>().await.unwrap().total, 6, "paused before it had caught up");
     live.shutdown().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_a_read_model_is_rebuilt_the_old_one_serves_without_a_read() {
+    let store = TroubledStore::default();
+    append(&store, [1, 2, 3]).await;
+    let trouble = Arc::new(Trouble::default());
+    let manager = ProjectionManager::builder(store.clone()).register(sum(&trouble)).unwrap().build();
+    let live = manager.start_live().unwrap();
+    live.wait_until_caught_up().await.unwrap();
+    trouble.hold_at.store(1, Ordering::SeqCst);
+    let mut rebuild = manager.rebuild("sum").await.unwrap();
+    trouble.holds.notified().await;
+    let pages = store.pages();
+    assert_eq!(manager.live::<Sum>().await.unwrap().total, 6);
+    assert_eq!(store.pages(), pages, "the log was read though the old read model serves");
+    trouble.let_go.notify_one();
+    rebuild.done().await.unwrap();
+    // The next run is no rebuild: while it catches up, the read model it began with is not shown as it was.
+    let head = append(&store, [10]).await;
+    live.wait_for(head).await.unwrap();
+    assert_eq!(manager.live::<Sum>().await.unwrap().total, 16);
+    live.shutdown().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_for_a_paused_projection() {
+    let store = MemoryEventStore::new();
+    append(&store, [1]).await;
+    let trouble = Arc::default();
+    let builder = ProjectionManager::builder(store.clone()).register(sum(&trouble)).unwrap();
+    let manager = builder.register(durable).unwrap().build();
+    let live = manager.start_live().unwrap();
+    live.wait_until_caught_up().await.unwrap();
+    for name in ["sum", "durable"] {
+        manager.pause(name).unwrap();
+        let head = append(&store, [1]).await;
+        let error = live.wait_for(head).await.unwrap_err();
+        assert!(matches!(&error, ManagerError::Paused { name: paused } if paused.as_str() == name), "{error:?}");
+        live.wait_until_caught_up().await.unwrap();
+        manager.resume(name).unwrap();
+        live.wait_for(head).await.unwrap();
+    }
+    // Also one that is paused while somebody waits.
+    let head = GlobalPosition::try_new(100).unwrap();
+    let waiting = tokio::spawn({
+        let live = live.clone();
+        async move { live.wait_for(head).await }
+    });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    manager.pause("sum").unwrap();
+    assert!(matches!(waiting.await.unwrap(), Err(ManagerError::Paused { .. })));
+    append(&store, [1]).await;
+    assert_eq!(manager.projection::<Sum>().await.unwrap().total, 4, "read from the log");
+    assert_eq!(manager.live::<Sum>().await.unwrap().total, 3, "as it stands");
+    live.shutdown().await.unwrap();
+}
+
+/// Counts events per partition.
+#[derive(Clone, Default)]
+struct Part(u64);
+
+impl Projector for Part {
+    type Event = Happened;
+    type Error = OnPurpose;
+    type Context = InMemory;
+
+    fn name(&self) -> &str {
+        "parts"
+    }
+
+    async fn apply(&mut self, _: &RecordedEvent<Happened>, _: &mut InMemory) -> Result<(), OnPurpose> {
+        self.0 += 1;
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_partitioned_projection_is_registered_followed_and_rebuilt() {
+    let store = MemoryEventStore::new();
+    let spread = |count: u64| {
+        let store = store.clone();
+        async move {
+            let mut last = None;
+            for number in 0..count {
+                let stream = StreamId::new(format!("s-{number}")).unwrap();
+                let event = Happened::Once { amount: 1 };
+                let event = NewEvent::encode(EventId::generate(), &event, EventMetadata::empty()).unwrap();
+                let request = AppendRequest::builder().event(stream, event).build().unwrap();
+                last = Some(store.append(request).await.unwrap().events[0].position);
+            }
+            last.unwrap()
+        }
+    };
+    spread(30).await;
+    let partitions = Partitions::try_new(3).unwrap();
+    let builder = ProjectionManager::builder(store.clone()).register_partitioned(partitions, |_| Part::default());
+    let manager = builder.unwrap().build();
+    let total = |parts: Vec<Part>| (parts.len(), parts.iter().map(|part| part.0).sum::<u64>());
+    assert_eq!(total(manager.parts::<Part>().await.unwrap()), (3, 30), "pulled, since nothing is live");
+    let live = manager.start_live().unwrap();
+    live.wait_until_caught_up().await.unwrap();
+    live.wait_for(spread(30).await).await.unwrap();
+    let parts = manager.parts::<Part>().await.unwrap();
+    assert!(parts.iter().all(|part| part.0 > 0), "each has some streams");
+    assert_eq!(total(parts), (3, 60));
+    assert!(matches!(manager.live::<Part>().await, Err(ManagerError::Partitioned { .. })));
+    assert!(matches!(manager.projection::<Part>().await, Err(ManagerError::Partitioned { .. })));
+    manager.rebuild("parts").await.unwrap().done().await.unwrap();
+    assert_eq!(total(manager.parts::<Part>().await.unwrap()), (3, 60));
+    live.shutdown().await.unwrap();
+}
+
+/// Has effects of its own, and gives up on amounts that it does not like.
+struct Picky {
+    partition: usize,
+    refuses: Arc<AtomicU64>,
+    effects: Arc<Mutex<Vec<(usize, u64)>>>,
+}
+
+impl Projector for Picky {
+    type Event = Happened;
+    type Error = OnPurpose;
+    type Context = ();
+
+    fn name(&self) -> &str {
+        "picky"
+    }
+
+    async fn apply(&mut self, event: &RecordedEvent<Happened>, (): &mut ()) -> Result<(), OnPurpose> {
+        let Happened::Once { amount } = event.payload();
+        if *amount <= self.refuses.load(Ordering::SeqCst) {
+            return Err(OnPurpose);
+        }
+        self.effects.lock().unwrap().push((self.partition, *amount));
+        Ok(())
+    }
+
+    fn on_error(&mut self, _: &FailureContext<'_, OnPurpose>) -> FailureStrategy {
+        FailureStrategy::DeadLetter
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn dead_letters_of_a_live_projection_are_listed_replayed_and_discarded() {
+    for partitions in [1, 3] {
+        let store = MemoryEventStore::new();
+        let last = append(&store, [1, 2, 3, 4, 5, 6]).await;
+        let (refuses, effects) = (Arc::new(AtomicU64::new(4)), Arc::new(Mutex::new(Vec::new())));
+        let make = {
+            let (refuses, effects) = (Arc::clone(&refuses), Arc::clone(&effects));
+            move |partition| Picky { partition, refuses: Arc::clone(&refuses), effects: Arc::clone(&effects) }
+        };
+        let builder = ProjectionManager::builder(store.clone());
+        let partitions = Partitions::try_new(partitions).unwrap();
+        let builder = match partitions.get() {
+            1 => builder.register(move || make(0)),
+            _ => builder.register_partitioned(partitions, make),
+        };
+        let manager = builder.unwrap().build();
+        let live = manager.start_live().unwrap();
+        live.wait_for(last).await.unwrap();
+        let all = PageSize::default();
+        let letters = manager.dead_letters("picky", None, all).await.unwrap();
+        let positions: Vec<_> = letters.iter().map(|letter| letter.id.position).collect();
+        assert_eq!(positions.len(), 4);
+        assert_eq!(manager.dead_letters("picky", Some(positions[1]), all).await.unwrap().len(), 2);
+
+        let refused = manager.replay_dead_letter("picky", positions[0]).await.unwrap_err();
+        let source = std::error::Error::source(&refused).and_then(std::error::Error::source);
+        assert!(matches!(refused, ManagerError::ReplayFailed { .. }) && source.is_some_and(|s| s.is::<OnPurpose>()));
+        refuses.store(2, Ordering::SeqCst);
+        manager.replay_dead_letter("picky", positions[3]).await.unwrap();
+        assert!(manager.discard_dead_letter("picky", positions[0]).await.unwrap());
+        assert!(!manager.discard_dead_letter("picky", positions[0]).await.unwrap());
+        let replayed = manager.replay_dead_letters("picky").await.unwrap();
+        assert_eq!((replayed.replayed, replayed.failed), (1, 1));
+        let gone = manager.replay_dead_letter("picky", positions[3]).await;
+        assert!(matches!(gone, Err(ManagerError::NoSuchLetter { .. })), "{gone:?}");
+        let part = partitions.of(&StreamId::new("s").unwrap());
+        assert_eq!(*effects.lock().unwrap(), [(part, 5), (part, 6), (part, 4), (part, 3)]);
+
+        // The projection goes on by itself, and one that was paused before stays so.
+        live.wait_for(append(&store, [7]).await).await.unwrap();
+        manager.pause("picky").unwrap();
+        let again = manager.replay_dead_letters("picky").await.unwrap();
+        assert_eq!((again.replayed, again.failed), (0, 1));
+        assert!(matches!(manager.status().await[0].state, ProjectionState::Paused));
+        assert!(matches!(manager.dead_letters("nobody", None, all).await, Err(ManagerError::Unknown { .. })));
+        live.shutdown().await.unwrap();
+    }
 }
 
 /// Gives up on events that fail.
@@ -449,7 +640,10 @@ async fn an_unreachable_store_is_told_and_nothing_is_missed() {
     // Long enough for the run to give up and be started again, many times over: all that is no other state.
     let other = tokio::time::timeout(Duration::from_secs(300), states.next()).await;
     assert!(other.is_err(), "{other:?} while the store is unreachable");
-    assert!(manager.status().await.is_err(), "the head of an unreachable store");
+    let status = manager.status().await.remove(0);
+    assert!(status.head_error.is_some(), "the head of an unreachable store");
+    assert_eq!((status.head, status.lag), (None, 0), "it was not asked for before");
+    assert!(matches!(status.state, ProjectionState::Reconnecting) && status.last_error.is_some(), "{status:?}");
 
     // The new run waits at its second event, so that nobody has to be quick to see what it does.
     trouble.hold_at.store(1, Ordering::SeqCst);
@@ -460,7 +654,12 @@ async fn an_unreachable_store_is_told_and_nothing_is_missed() {
     let head = append(&store, [1]).await;
     live.wait_for(head).await.unwrap();
     assert_eq!(manager.live::<Sum>().await.unwrap().total, 4);
-    assert!(manager.status().await.unwrap()[0].restarts > 5);
+    let status = manager.status().await.remove(0);
+    assert!(status.restarts > 5 && status.head_error.is_none() && status.head == Some(head), "{status:?}");
+    store.unplug();
+    let status = manager.status().await.remove(0);
+    assert!(status.head_error.is_some() && status.head == Some(head), "what the store said last: {status:?}");
+    store.plug_in();
     live.shutdown().await.unwrap();
     assert!(matches!(states.next().await, Some(LiveState::Stopped)));
     assert!(states.next().await.is_none());
@@ -481,7 +680,7 @@ async fn a_short_fault_is_told_too_and_nothing_is_started_again() {
     let head = append(&store, [1]).await;
     live.wait_for(head).await.unwrap();
     while !matches!(states.next().await, Some(LiveState::Live)) {}
-    let status = manager.status().await.unwrap().remove(0);
+    let status = manager.status().await.remove(0);
     assert_eq!((status.applied, status.restarts), (2, 0), "it went on where it was");
     live.shutdown().await.unwrap();
 }
@@ -500,12 +699,12 @@ async fn who_pauses_and_resumes_at_once_restarts_nothing() {
         live.wait_for(append(&store, [1]).await).await.unwrap();
         assert!(since.elapsed() < Duration::from_secs(1), "it waited as after a failure");
     }
-    assert_eq!(manager.status().await.unwrap()[0].restarts, 0, "nothing failed");
+    assert_eq!(manager.status().await[0].restarts, 0, "nothing failed");
     manager.pause("durable").unwrap();
     append(&store, [1]).await;
     // Time passes only when nothing else is left to do.
     tokio::time::sleep(Duration::from_secs(60)).await;
-    let status = manager.status().await.unwrap().remove(0);
+    let status = manager.status().await.remove(0);
     assert!(matches!(status.state, ProjectionState::Paused), "{status:?}");
     live.shutdown().await.unwrap();
 }

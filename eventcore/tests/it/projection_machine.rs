@@ -70,6 +70,7 @@ impl World {
             wait_for_leadership: true,
             accept_filter_change: false,
             poll_interval: Duration::from_millis(100),
+            standby_interval: Duration::from_millis(100),
             failure_delay: Duration::from_millis(100),
             hold_time: Duration::from_millis(50),
             checkpoint_pages: self.checkpoint_pages,

@@ -27,6 +27,7 @@ pub(crate) struct TroubledStore {
     asked: Arc<Mutex<Vec<usize>>>,
     /// The positions of the checkpoints saved.
     saved: Arc<Mutex<Vec<u64>>>,
+    pages: Arc<AtomicU64>,
     snapshots: Arc<RwLock<()>>,
     pub(crate) held: Arc<Held>,
 }
@@ -103,6 +104,11 @@ impl TroubledStore {
         self.saved.lock().unwrap().clone()
     }
 
+    /// How often a page was read.
+    pub(crate) fn pages(&self) -> u64 {
+        self.pages.load(Ordering::SeqCst)
+    }
+
     /// Snapshots stand still on their way into the store until what this returns is dropped.
     pub(crate) async fn stall_snapshots(&self) -> OwnedRwLockWriteGuard<()> {
         Arc::clone(&self.snapshots).write_owned().await
@@ -172,6 +178,7 @@ impl EventReader for TroubledStore {
         after: Option<GlobalPosition>,
         limit: PageSize,
     ) -> Result<Page, EventStoreError> {
+        self.pages.fetch_add(1, Ordering::SeqCst);
         self.check()?;
         self.asked.lock().unwrap().push(limit.get());
         for _ in 0..self.yields.load(Ordering::SeqCst) {
