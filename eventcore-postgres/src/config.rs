@@ -29,6 +29,7 @@ pub struct PostgresConfig {
     pub(crate) notifications: bool,
     pub(crate) beat_interval: Duration,
     pub(crate) page_idle_timeout: Duration,
+    pub(crate) page_answer_timeout: Duration,
     pub(crate) transaction_idle_timeout: Duration,
 }
 
@@ -49,6 +50,7 @@ impl Default for PostgresConfig {
             notifications: true,
             beat_interval: Duration::from_secs(1),
             page_idle_timeout: Duration::from_secs(3),
+            page_answer_timeout: Duration::from_secs(10),
             transaction_idle_timeout: Duration::from_secs(60),
         }
     }
@@ -163,6 +165,17 @@ impl PostgresConfig {
     #[must_use]
     pub fn page_idle_timeout(mut self, time: Duration) -> Self {
         self.page_idle_timeout = time;
+        self
+    }
+
+    /// How long the answer to each of the store's own statements in an exactly-once page (its begin, its dead letters, its
+    /// checkpoint, its end) is waited for, should a connection fall silent. Default 10 s. After that the connection is given
+    /// up and the outcome of the page is unknown: the projection asks for its checkpoint, which the server answers when the
+    /// page has ended there, and goes on from it. The statements of `apply` are the projector's own; a leader that lost its
+    /// leadership does not wait for them.
+    #[must_use]
+    pub fn page_answer_timeout(mut self, time: Duration) -> Self {
+        self.page_answer_timeout = time;
         self
     }
 

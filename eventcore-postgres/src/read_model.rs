@@ -81,8 +81,8 @@ async fn change(
     // Locked, so that no request is overwritten that comes in between.
     let sql = format!("select {COLUMNS} from {schema}.read_models where name = $1 for update");
     let select = sqlx::query(AssertSqlSafe(sql)).bind(name.as_str());
-    let found = select.fetch_optional(page.connection()).await.map_err(store_error)?;
-    let stands = found.map(|row| read_model(name, &row)).transpose()?.unwrap_or_default();
+    let found = page.rows(select).await.map_err(store_error)?;
+    let stands = found.first().map(|row| read_model(name, row)).transpose()?.unwrap_or_default();
     let next = stands.after(change).ok_or_else(|| CheckpointError::version_change(name, change, &stands))?;
     let sql = format!(
         "insert into {schema}.read_models (name, in_force, building, retired, requested, failure, updated_at) \
@@ -98,7 +98,7 @@ async fn change(
         .bind(number_of(next.retired))
         .bind(next.requested)
         .bind(next.failure.as_deref());
-    write.execute(page.connection()).await.map_err(store_error)?;
+    page.rows(write).await.map_err(store_error)?;
     let of = |version: Option<ReadModelVersion>| {
         let name = version.map(|version| version.checkpoint_name(name)).transpose();
         name.map_err(|error| CheckpointError::Store(EventStoreError::storage(error)))
@@ -114,20 +114,20 @@ async fn change(
         let letters = format!("delete from {schema}.dead_letters where handler = $1");
         for forget in [forget, letters] {
             let forget = sqlx::query(AssertSqlSafe(forget)).bind(forgotten.as_str());
-            forget.execute(page.connection()).await.map_err(store_error)?;
+            page.rows(forget).await.map_err(store_error)?;
         }
     }
     if let (VersionChange::Swap, Some(version)) = (change, of(stands.building)?) {
         // Whoever loses the answer to this and asks where a version goes on waits until it has ended.
         let lock = format!("select {schema}.lock_checkpoint($1), {schema}.lock_checkpoint($2)");
         let lock = sqlx::query(AssertSqlSafe(lock)).bind(name.as_str()).bind(version.as_str());
-        lock.execute(page.connection()).await.map_err(store_error)?;
+        page.rows(lock).await.map_err(store_error)?;
         // If the version has none, since the log was empty, neither has the projection.
         let adopt = format!("update {schema}.checkpoints set name = $1 where name = $2");
         let letters = format!("update {schema}.dead_letters set handler = $1 where handler = $2");
         for adopt in [adopt, letters] {
             let adopt = sqlx::query(AssertSqlSafe(adopt)).bind(name.as_str()).bind(version.as_str());
-            adopt.execute(page.connection()).await.map_err(store_error)?;
+            page.rows(adopt).await.map_err(store_error)?;
         }
     }
     Ok(next)
@@ -154,7 +154,7 @@ impl VersionedUnitOfWork<PgContext> for PostgresEventStore {
         epoch: Epoch,
     ) -> Result<(), CheckpointError> {
         let save = Save::of_version(&self.config().schema, checkpoint, leader, epoch)?;
-        let row = save.statement().fetch_one(context.connection()).await.map_err(store_error)?;
+        let row = one(context.rows(save.statement()).await.map_err(store_error)?)?;
         fence(leader, epoch, column(&row, 0)?)?;
         context.commit().await
     }
@@ -168,8 +168,9 @@ impl VersionedUnitOfWork<PgContext> for PostgresEventStore {
     ) -> Result<ReadModel, CheckpointError> {
         let schema = &self.config().schema;
         let sql = format!("select coalesce((select epoch from {schema}.leases where name = $1 for key share), 0)");
-        let current = sqlx::query_scalar(AssertSqlSafe(sql)).bind(name.as_str());
-        fence(name, epoch, current.fetch_one(context.connection()).await.map_err(store_error)?)?;
+        let current = sqlx::query(AssertSqlSafe(sql)).bind(name.as_str());
+        let row = one(context.rows(current).await.map_err(store_error)?)?;
+        fence(name, epoch, column(&row, 0)?)?;
         let next = self::change(schema, &mut context, name, change).await?;
         context.commit().await?;
         Ok(next)

@@ -8,9 +8,10 @@ use crate::{checkpoint, dead_letter};
 use async_trait::async_trait;
 use eventcore::{
     Checkpoint, CheckpointError, CheckpointStore, DeadLetter, DeadLetterId, Epoch, EventStoreError, ProjectionContext,
-    ProjectionName, UnitOfWork,
+    ProjectionName, SharedError, UnitOfWork,
 };
-use rusqlite::Connection;
+use rusqlite::{Connection, ErrorCode};
+use std::error::Error as StdError;
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use thiserror::Error;
@@ -194,6 +195,27 @@ impl SqliteEventStore {
     }
 }
 
+/// The fault of the file or the machine that an error of a projector is, or was caused by: no event is to blame for it.
+fn fault_of(error: &(dyn StdError + 'static)) -> Option<EventStoreError> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(sqlite) = error.downcast_ref::<rusqlite::Error>() {
+            let text = error.to_string();
+            return match sqlite.sqlite_error_code()? {
+                ErrorCode::DiskFull => Some(EventStoreError::StorageFull { source: SharedError::new(text) }),
+                ErrorCode::DatabaseBusy
+                | ErrorCode::DatabaseLocked
+                | ErrorCode::SystemIoFailure
+                | ErrorCode::OutOfMemory
+                | ErrorCode::OperationInterrupted => Some(EventStoreError::unavailable(text)),
+                _ => None,
+            };
+        }
+        cause = error.source();
+    }
+    None
+}
+
 #[async_trait]
 impl UnitOfWork<SqliteContext> for SqliteEventStore {
     async fn resume(&self, name: &ProjectionName) -> Result<Option<Checkpoint>, CheckpointError> {
@@ -235,6 +257,17 @@ impl UnitOfWork<SqliteContext> for SqliteEventStore {
             Ok(())
         };
         Ok(self.shared().side.workers.run_with_worker(end).await?)
+    }
+
+    async fn is_sound(
+        &self,
+        _context: &mut SqliteContext,
+        error: &(dyn StdError + Send + Sync + 'static),
+    ) -> Result<(), CheckpointError> {
+        match fault_of(error) {
+            Some(fault) => Err(fault.into()),
+            None => Ok(()),
+        }
     }
 
     async fn park(

@@ -18,7 +18,7 @@ async fn behind_a_proxy() -> (Log, Proxy, PostgresEventStore) {
     (log, proxy, store)
 }
 
-async fn proxied() -> (Log, Proxy, PostgresConfig, String) {
+pub(crate) async fn proxied() -> (Log, Proxy, PostgresConfig, String) {
     let log = Log::new().unwrap();
     let (login, place) = log.url.rsplit_once('@').unwrap();
     let (server, database) = place.split_once('/').unwrap();

@@ -16,6 +16,7 @@ mod leadership;
 mod live;
 mod lost_answers;
 mod migrations;
+mod page_faults;
 mod pages;
 mod processes;
 mod proxy;

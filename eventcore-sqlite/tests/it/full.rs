@@ -1,8 +1,13 @@
 //! No room left.
 
 use crate::support::{Home, append, event_of, one, stream};
-use eventcore::{AppendRequest, EventFilter, EventReader, EventStore, EventStoreError, PageSize, ReadStreams};
-use eventcore_sqlite::{SqliteConfig, SqliteEventStore};
+use eventcore::{
+    AppendRequest, DeadLetterStore, DecodeError, EncodeError, ErrorKind, Event, EventFilter, EventReader, EventStore,
+    EventStoreError, EventType, EventTypeInfo, FailureContext, FailureStrategy, MaxConsecutiveFailures, PageSize,
+    Payload, ProjectionConfig, Projector, ReadStreams, RecordedEvent, SchemaVersion, run_projection,
+};
+use eventcore_sqlite::{SqliteConfig, SqliteContext, SqliteEventStore};
+use std::time::Duration;
 
 #[tokio::test]
 async fn a_full_store_writes_nothing_and_can_be_read() {
@@ -63,4 +68,86 @@ async fn what_was_named_first_in_an_append_that_did_not_fit_can_be_named_again()
     let page = store.read_page(&EventFilter::all(), None, PageSize::default()).await.unwrap();
     let names: Vec<_> = page.events.iter().map(|e| (e.stream_id().as_str(), e.event_type().as_str())).collect();
     assert_eq!(names, [("new", "test.New")]);
+}
+
+/// Any event.
+struct Happened;
+
+impl Event for Happened {
+    fn event_types() -> Vec<EventTypeInfo> {
+        Vec::new()
+    }
+    fn event_type(&self) -> EventType {
+        "test.Happened".parse().unwrap()
+    }
+    fn schema_version(&self) -> SchemaVersion {
+        SchemaVersion::default()
+    }
+    fn encode(&self) -> Result<Payload, EncodeError> {
+        Ok(Payload::json("{}"))
+    }
+    fn decode(_: &EventType, _: SchemaVersion, _: &Payload) -> Result<Self, DecodeError> {
+        Ok(Self)
+    }
+}
+
+/// An error of the application's own, as most projectors have one.
+#[derive(Debug, thiserror::Error)]
+#[error("the copy could not be written")]
+struct NotCopied(#[source] rusqlite::Error);
+
+/// Writes much for each event, and gives up on events that fail.
+struct Copies {
+    asked: u32,
+}
+
+impl Projector for Copies {
+    type Event = Happened;
+    type Error = NotCopied;
+    type Context = SqliteContext;
+
+    fn name(&self) -> &str {
+        "copies"
+    }
+
+    fn filter(&self) -> EventFilter {
+        EventFilter::all()
+    }
+
+    async fn apply(&mut self, event: &RecordedEvent<Happened>, page: &mut SqliteContext) -> Result<(), NotCopied> {
+        let insert = "insert into copies values (?1, zeroblob(100000))";
+        page.connection().execute(insert, [event.stream_id().as_str()]).map(drop).map_err(NotCopied)
+    }
+
+    fn on_error(&mut self, _: &FailureContext<'_, NotCopied>) -> FailureStrategy {
+        self.asked += 1;
+        FailureStrategy::DeadLetter
+    }
+}
+
+#[tokio::test]
+async fn no_event_is_to_blame_for_a_full_disk() {
+    let home = Home::new();
+    let store = home.open_with(SqliteConfig::default().max_page_count(80)).await;
+    home.raw().execute_batch("create table copies (stream text not null, copy blob not null)").unwrap();
+    for name in ["a", "b", "c", "d"] {
+        append(&store, name, "1").await.unwrap();
+    }
+    let twice = MaxConsecutiveFailures::try_new(2).unwrap();
+    let config = ProjectionConfig::default().read_failures(twice, Duration::from_millis(1));
+    let error = run_projection(Copies { asked: 0 }, &store, config.clone()).await.map(drop).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
+    assert!(store.dead_letters(None, None, PageSize::default()).await.unwrap().is_empty());
+    store.close().await.unwrap();
+
+    // With room for them all have their effect, once.
+    let store = home.open().await;
+    let outcome = run_projection(Copies { asked: 0 }, &store, config.clone()).await.unwrap();
+    assert_eq!((outcome.applied, outcome.parked, outcome.projector.asked), (4, 0, 0));
+    // What the event itself does wrong is its own.
+    home.raw().execute_batch("create unique index once on copies (stream)").unwrap();
+    append(&store, "a", "2").await.unwrap();
+    let outcome = run_projection(Copies { asked: 0 }, &store, config).await.unwrap();
+    assert_eq!((outcome.applied, outcome.parked, outcome.projector.asked), (0, 1, 1));
+    store.close().await.unwrap();
 }

@@ -2,14 +2,32 @@
 
 use super::protocol::Applied;
 use super::{FailureContext, FailureStrategy, ProjectionError, ProjectionFailure, Projector};
-use crate::{DeadLetter, ProjectionName, RecordedEvent};
+use crate::{DeadLetter, DecodeError, ProjectionName, RecordedEvent};
 use std::error::Error as StdError;
 
-/// Decodes and applies an event; if it fails, the projector chooses what is to happen. The letter about an event that may
-/// become a dead one is added to `letters`.
+/// Why an event failed.
+pub(super) enum Failed<E> {
+    Decode(DecodeError),
+    Apply(E),
+}
+
+/// Decodes and applies an event.
 ///
 /// It is decoded no sooner than here: what was decoded long before it is needed has left the processor's cache, and takes
 /// memory until then.
+pub(super) async fn apply<P: Projector>(
+    projector: &mut P,
+    event: &RecordedEvent,
+    context: &mut P::Context,
+) -> Result<(), Failed<P::Error>> {
+    match event.decoded::<P::Event>() {
+        Ok(event) => projector.apply(&event, context).await.map_err(Failed::Apply),
+        Err(error) => Err(Failed::Decode(error)),
+    }
+}
+
+/// Applies an event; if it fails, the projector chooses what is to happen. The letter about an event that may become a dead
+/// one is added to `letters`.
 pub(super) async fn attempt<P: Projector>(
     projector: &mut P,
     event: &RecordedEvent,
@@ -18,18 +36,30 @@ pub(super) async fn attempt<P: Projector>(
     name: &ProjectionName,
     letters: &mut Vec<DeadLetter>,
 ) -> Applied<ProjectionError<P::Error>> {
+    match apply(projector, event, context).await {
+        Ok(()) => Applied::Ok,
+        Err(failed) => judge(projector, event, failed, attempt, name, letters),
+    }
+}
+
+/// An event failed, and the projector chooses what is to happen.
+pub(super) fn judge<P: Projector>(
+    projector: &mut P,
+    event: &RecordedEvent,
+    failed: Failed<P::Error>,
+    attempt: u32,
+    name: &ProjectionName,
+    letters: &mut Vec<DeadLetter>,
+) -> Applied<ProjectionError<P::Error>> {
     let position = event.position();
-    let (strategy, error) = match event.decoded::<P::Event>() {
-        Ok(event) => match projector.apply(&event, context).await {
-            Ok(()) => return Applied::Ok,
-            Err(source) => {
-                let failure = ProjectionFailure::Apply(&source);
-                let strategy = projector.on_error(&FailureContext::new(failure, event.header(), attempt));
-                let event_type = event.event_type().clone();
-                (strategy, ProjectionError::Apply { position, event_type, attempts: attempt, source })
-            }
-        },
-        Err(source) => {
+    let (strategy, error) = match failed {
+        Failed::Apply(source) => {
+            let failure = ProjectionFailure::Apply(&source);
+            let strategy = projector.on_error(&FailureContext::new(failure, event.header(), attempt));
+            let event_type = event.event_type().clone();
+            (strategy, ProjectionError::Apply { position, event_type, attempts: attempt, source })
+        }
+        Failed::Decode(source) => {
             let failure = ProjectionFailure::Decode(&source);
             let strategy = projector.on_error(&FailureContext::new(failure, event.header(), attempt));
             (strategy, ProjectionError::Decode { position, source })

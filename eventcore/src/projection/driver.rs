@@ -1,6 +1,6 @@
 //! The driver of the projection machine: performs its effects.
 
-use super::attempt::attempt;
+use super::attempt::{Failed, apply, judge};
 use super::flag::CancelFlag;
 use super::machine::ProjectionMachine;
 use super::page::{PageEvents, PageReader, ReadPage};
@@ -18,8 +18,12 @@ use crate::{
     Timestamp, UnitOfWork,
 };
 use std::error::Error as StdError;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 /// What a run did.
@@ -424,7 +428,28 @@ where
         let (Some(event), Some(context)) = (self.events.get(index), &mut self.context) else {
             return Applied::Fatal(out_of_step().into());
         };
-        attempt(&mut self.projector, event, context, times, &self.name, &mut self.letters).await
+        let applying = apply(&mut self.projector, event, context);
+        let applied = match &self.lost {
+            // What it does will be rolled back, and it may wait for a server that does not answer any more.
+            Some(lost) if P::Context::TRANSACTIONAL => unless_lost(applying, lost.token()).await,
+            _ => Some(applying.await),
+        };
+        let failed = match applied {
+            Some(Ok(())) => return Applied::Ok,
+            Some(Err(failed)) => failed,
+            None => {
+                self.roll_back_or_warn().await;
+                return Applied::Fault(Fault::Transient(ProjectionError::LeadershipLost { name: self.name.clone() }));
+            }
+        };
+        if let Failed::Apply(error) = &failed
+            && let Err(error) = self.backend.is_sound(context, error).await
+        {
+            tracing::warn!(error = &error as &dyn StdError, "the store failed while an event was applied");
+            self.roll_back_or_warn().await;
+            return Applied::Fault(fault(error.into()));
+        }
+        judge(&mut self.projector, event, failed, times, &self.name, &mut self.letters)
     }
 
     async fn apply_parts(&mut self, from: usize, until: usize) -> PageDone<Failure<P>> {
@@ -561,6 +586,20 @@ fn rules<P: Projector>(
         max_failures: config.max_failures.into_inner(),
         filter,
         lineage: reader.lineage(),
+    }
+}
+
+/// Does something until the leadership is lost.
+async fn unless_lost<T>(doing: impl Future<Output = T>, lost: &CancellationToken) -> Option<T> {
+    let mut doing = pin!(doing);
+    // Most events are applied without waiting, and then nobody has to be told of the leadership.
+    if let Poll::Ready(done) = poll_fn(|context| Poll::Ready(doing.as_mut().poll(context))).await {
+        return Some(done);
+    }
+    tokio::select! {
+        biased;
+        done = doing => Some(done),
+        () = lost.cancelled() => None,
     }
 }
 

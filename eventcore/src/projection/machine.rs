@@ -461,6 +461,11 @@ impl<X> ProjectionMachine<X> {
             }
             Applied::RetryThenDeadLetter | Applied::DeadLetter => Verdict::Park,
             Applied::Retry(error) | Applied::Fatal(error) => Verdict::Fatal(error),
+            Applied::Fault(fault) => {
+                self.open = false;
+                self.uncommitted = true;
+                return self.fault(fault, After::Resume);
+            }
         };
         self.tried = (index, attempt);
         self.failed = Some((index, verdict));

@@ -3,7 +3,7 @@
 //! Every stream belongs to one worker, which applies its events in order; workers do not wait for each other. A page is done
 //! when all of its parts are, so that one checkpoint means the same whatever the number of workers.
 
-use super::protocol::Applied;
+use super::protocol::{Applied, Fault};
 use crate::validation::check_range;
 use crate::{RetryPolicy, StreamId, ValidationError};
 use nutype::nutype;
@@ -147,6 +147,9 @@ impl<X> PartMachine<X> {
                     self.leave();
                 }
                 Applied::Retry(error) | Applied::Fatal(error) => self.failed = Some(error),
+                Applied::Fault(
+                    Fault::Transient(error) | Fault::Busy(error) | Fault::Fenced(error) | Fault::Fatal(error),
+                ) => self.failed = Some(error),
             }
         }
         match self.events.get(self.next) {

@@ -174,6 +174,8 @@ pub enum Applied<X> {
     DeadLetter,
     /// It failed, and the run with it.
     Fatal(X),
+    /// The store failed beneath it, and its page is given up. Never in parts.
+    Fault(Fault<X>),
 }
 
 /// A failed effect.

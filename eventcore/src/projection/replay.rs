@@ -1,5 +1,6 @@
 //! Dead letters of projections, given another try.
 
+use super::attempt::{self, Failed};
 use super::{ProjectionError, Projector};
 use crate::{
     Checkpoint, DeadLetter, DeadLetterId, ErrorKind, EventFilter, EventReader, EventStore, EventStoreError,
@@ -256,13 +257,18 @@ where
         let name = self.leadership.name().clone();
         let mut context: P::Context = backend.begin(&name, epoch).await.map_err(ProjectionError::from)?;
         let (position, attempts) = (letter.id.position, letter.attempts.saturating_add(1));
-        let applied =
-            match event.decoded() {
-                Ok(event) => self.projector.apply(&event, &mut context).await.map_err(|source| {
-                    ProjectionError::Apply { position, event_type: event.event_type().clone(), attempts, source }
-                }),
-                Err(source) => Err(ProjectionError::Decode { position, source }),
-            };
+        let applied = match attempt::apply(&mut self.projector, &event, &mut context).await {
+            Ok(()) => Ok(()),
+            Err(Failed::Decode(source)) => Err(ProjectionError::Decode { position, source }),
+            Err(Failed::Apply(source)) => {
+                // If the store failed, nothing is known of the event, and its letter stays as it is.
+                if let Err(error) = backend.is_sound(&mut context, &source).await {
+                    backend.rollback(context).await.map_err(ProjectionError::from)?;
+                    return Err(ProjectionError::from(error).into());
+                }
+                Err(ProjectionError::Apply { position, event_type: event.event_type().clone(), attempts, source })
+            }
+        };
         let Err(error) = applied else {
             // Somebody else may have discarded the letter just now. A transaction can still do as they wished.
             let there = backend.unpark(&mut context, &letter.id).await.map_err(ProjectionError::from)?;

@@ -4,6 +4,7 @@ use super::{
     Checkpoint, CheckpointError, CheckpointStore, DeadLetter, DeadLetterId, DeadLetterStore, Epoch, ProjectionName,
 };
 use async_trait::async_trait;
+use std::error::Error as StdError;
 
 /// The type of a projector's context, which chooses its guarantee.
 pub trait ProjectionContext: Send + 'static {
@@ -62,6 +63,20 @@ pub trait UnitOfWork<C: ProjectionContext>: DeadLetterStore {
     /// # Errors
     /// What the store says.
     async fn rollback(&self, context: C) -> Result<(), CheckpointError>;
+
+    /// Whether an event that failed with `error` did so by itself. It did not if the store failed beneath it: a transaction
+    /// whose connection is gone, or a full disk. Then the projector is not asked what is to happen with the event; the page
+    /// is given up, and comes again when the store is back. By default every failure is the event's own.
+    ///
+    /// # Errors
+    /// What the store failed with.
+    async fn is_sound(
+        &self,
+        _context: &mut C,
+        _error: &(dyn StdError + Send + Sync + 'static),
+    ) -> Result<(), CheckpointError> {
+        Ok(())
+    }
 
     /// Keeps a dead letter, replacing the one about the same event: with the page where the context is transactional, else
     /// at once.

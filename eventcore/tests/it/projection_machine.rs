@@ -174,6 +174,7 @@ impl World {
                             Chance::Skip => Applied::Skip,
                             Chance::Retry => Applied::Retry("not yet"),
                             Chance::Park => Applied::DeadLetter,
+                            Chance::Unavailable if self.transactional => Applied::Fault(Fault::Transient("gone")),
                             _ => Applied::Ok,
                         };
                         match (&applied, self.transactional) {
@@ -762,6 +763,49 @@ fn a_dead_letter_is_parked_in_the_transaction_that_passes_its_event() {
     ];
     assert_eq!(told, expected);
     assert_eq!(counts, (2, 0, 1));
+}
+
+#[test]
+fn a_store_that_fails_beneath_an_event_parks_nothing_and_the_page_comes_again() {
+    let world = world(3, 10, true, Vec::new());
+    let mut faults = 2;
+    let gone = |index, attempt| {
+        assert_eq!(attempt, 1, "it is no attempt of the event");
+        if index == 1 && faults > 0 {
+            faults -= 1;
+            return Applied::Fault(Fault::Transient("gone"));
+        }
+        Applied::Ok
+    };
+    let (told, counts) = batch_of_one_page(world.rules(), &world.log, gone, |_| Ok(()));
+    let again = ["begin", "apply 0", "apply 1", "pause"];
+    let expected: Vec<_> = again.into_iter().chain(again).collect();
+    assert_eq!(told[..8], expected[..]);
+    assert_eq!(told[8..], ["begin", "apply 0", "apply 1", "apply 2", "commit 3"]);
+    assert_eq!(counts, (3, 0, 0));
+
+    // Faults without a commit in between are a row, though the log is read well.
+    let mut machine = ProjectionMachine::<&str>::new(ProjectionRules { max_failures: 5, ..world.rules() });
+    let shape = PageShape { events: world.log.clone(), end: world.log.last().copied(), more: false };
+    let (mut input, mut faults) = (ProjectionInput::Start, 0);
+    let stopped = loop {
+        input = match machine.step(input, Signals::default(), 0.5) {
+            ProjectionEffect::Acquire => ProjectionInput::Acquired(Ok(())),
+            ProjectionEffect::Resume => ProjectionInput::Resumed(Ok(None)),
+            ProjectionEffect::Head => ProjectionInput::Head(Ok(shape.end.map(|end| end.position))),
+            ProjectionEffect::Read { .. } => ProjectionInput::Read(Ok(shape.clone())),
+            ProjectionEffect::Begin => ProjectionInput::Done(Ok(())),
+            ProjectionEffect::Apply { .. } => {
+                faults += 1;
+                ProjectionInput::Applied(Applied::Fault(Fault::Transient("gone")))
+            }
+            ProjectionEffect::Pause(_) => ProjectionInput::Waited,
+            ProjectionEffect::Finish(finished) => break finished,
+            other => panic!("{other:?}"),
+        };
+    };
+    assert!(matches!(stopped, Err(ProjectionStop::Failed("gone"))), "{stopped:?}");
+    assert_eq!(faults, 6);
 }
 
 #[test]

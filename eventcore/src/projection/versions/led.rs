@@ -7,6 +7,7 @@ use crate::{
     StreamId, StreamPage, StreamVersion, StreamsRead, Timestamp, UnitOfWork, VersionedUnitOfWork,
 };
 use async_trait::async_trait;
+use std::error::Error as StdError;
 use tokio_util::sync::CancellationToken;
 
 /// The store, under the leadership of the projection: every version has it, and none can give it up.
@@ -49,6 +50,14 @@ impl<C: ProjectionContext, B: VersionedUnitOfWork<C>> UnitOfWork<C> for Led<B> {
 
     async fn rollback(&self, context: C) -> Result<(), CheckpointError> {
         self.backend.rollback(context).await
+    }
+
+    async fn is_sound(
+        &self,
+        context: &mut C,
+        error: &(dyn StdError + Send + Sync + 'static),
+    ) -> Result<(), CheckpointError> {
+        self.backend.is_sound(context, error).await
     }
 
     async fn park(&self, context: &mut C, letter: &DeadLetter, epoch: Epoch) -> Result<(), CheckpointError> {

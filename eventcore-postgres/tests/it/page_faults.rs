@@ -1,0 +1,97 @@
+//! What happens to exactly-once pages when the way to the server is cut.
+
+use crate::fixtures::{Counted, Log, PATIENCE, append_to, stream};
+use crate::lost_answers::proxied;
+use crate::pages::Tally;
+use eventcore::{
+    DeadLetterStore, EventStore, ExpectedVersion, FailureContext, FailureStrategy, MaxConsecutiveFailures, PageSize,
+    ProjectionConfig, Projector, RecordedEvent, run_projection,
+};
+use eventcore_postgres::{PgContext, PostgresConfig, PostgresEventStore};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+/// Counts events in the store's database; gives up on those that fail, which only those of the stream `poison` should.
+struct GivesUp {
+    tally: Tally,
+    asked: Arc<AtomicU32>,
+}
+
+impl Projector for GivesUp {
+    type Event = Counted;
+    type Error = sqlx::Error;
+    type Context = PgContext;
+
+    fn name(&self) -> &str {
+        "tally"
+    }
+
+    async fn apply(&mut self, event: &RecordedEvent<Counted>, page: &mut PgContext) -> Result<(), sqlx::Error> {
+        self.tally.apply(event, page).await?;
+        if event.stream_id().as_str() == "poison" {
+            sqlx::query("select 1 / 0").execute(page.connection()).await?;
+        }
+        Ok(())
+    }
+
+    fn on_error(&mut self, _: &FailureContext<'_, sqlx::Error>) -> FailureStrategy {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        FailureStrategy::DeadLetter
+    }
+}
+
+/// Streams but for `poison` whose events were not counted once each.
+const WRONG: &str = "select count(*) from (select stream, count(*) n from @.events where stream <> 'poison' group by stream) e \
+     full join @.tally t using (stream) where e.n is distinct from t.n";
+
+fn impatient(config: PostgresConfig) -> PostgresConfig {
+    config.page_answer_timeout(Duration::from_secs(1)).page_idle_timeout(Duration::from_secs(2))
+}
+
+/// Runs the projection over a log with one poisonous event, and asserts that every other one has had its effect once.
+async fn counts_right(log: &Log, store: &PostgresEventStore, when: &str) {
+    let asked = Arc::new(AtomicU32::new(0));
+    let projector = GivesUp { tally: Tally::of(&log.schema), asked: Arc::clone(&asked) };
+    let many = MaxConsecutiveFailures::try_new(1_000).unwrap();
+    let config = ProjectionConfig::default().wait_for_leadership().read_failures(many, Duration::from_millis(20));
+    let run = run_projection(projector, store, config);
+    tokio::time::timeout(PATIENCE, run).await.unwrap_or_else(|_| panic!("it hangs, {when}")).unwrap();
+    assert_eq!(log.number(WRONG).await, 0, "{when}");
+    let letters = store.dead_letters(None, None, PageSize::default()).await.unwrap();
+    let streams: Vec<_> = letters.iter().map(|letter| letter.stream_id.as_str()).collect();
+    assert_eq!((streams, asked.load(Ordering::SeqCst)), (vec!["poison"], 1), "{when}");
+}
+
+#[tokio::test]
+async fn a_page_whose_connection_falls_silent_is_given_up_and_comes_again() {
+    // Each statement of the store itself that is part of a page.
+    for silent in ["begin_page", "save_checkpoint", "dead_letters", "ROLLBACK", "COMMIT"] {
+        let (log, proxy, config, url) = proxied().await;
+        let store = PostgresEventStore::connect(&url, impatient(config)).await.unwrap();
+        log.run(Tally::TABLE).await.unwrap();
+        for name in ["a", "b", "poison", "a"] {
+            store.append(append_to(&stream(name), ExpectedVersion::Any)).await.unwrap();
+        }
+        proxy.silence_after(silent);
+        counts_right(&log, &store, silent).await;
+        assert!(proxy.has_lost(), "{silent} was not sent");
+        store.close().await.unwrap();
+        log.remove().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn no_event_is_to_blame_for_a_connection_that_is_lost_while_it_is_applied() {
+    let (log, proxy, config, url) = proxied().await;
+    let store = PostgresEventStore::connect(&url, impatient(config)).await.unwrap();
+    log.run(Tally::TABLE).await.unwrap();
+    for name in ["a", "poison", "b", "a"] {
+        store.append(append_to(&stream(name), ExpectedVersion::Any)).await.unwrap();
+    }
+    proxy.lose_answer_to(".tally");
+    counts_right(&log, &store, "cut within apply").await;
+    assert!(proxy.has_lost());
+    store.close().await.unwrap();
+    log.remove().await.unwrap();
+}
