@@ -12,6 +12,7 @@ mod harness;
 mod horizon_attack;
 mod horizon_model;
 mod kills;
+mod kills_letters;
 mod leadership;
 mod live;
 mod lost_answers;

@@ -35,7 +35,7 @@ fn process() {
     runtime.block_on(async {
         let config = log.config().max_connections(20);
         let config = match part.as_str() {
-            "be killed" => crate::kills::config(&log),
+            "be killed" | "be killed with letters" => crate::kills::config(&log),
             // Those who lead are to be replaced while the test waits.
             "project" | "rebuild" => {
                 config.beat_interval(Duration::from_secs(1)).page_idle_timeout(Duration::from_secs(3))
@@ -58,6 +58,7 @@ fn process() {
                 crate::rebuilding::rebuild(log, store, told_to_end).await;
             }
             "be killed" => crate::kills::work(log, store).await,
+            "be killed with letters" => crate::kills_letters::work(log, store).await,
             other => panic!("no such part: {other}"),
         }
         say("done");

@@ -107,6 +107,7 @@ fn play_role() {
             "rebuild" => crate::rebuilding::rebuild(store).await,
             "project" => crate::exactly_once::project(store).await,
             "be killed" => crate::kills::work(store).await,
+            "be killed with letters" => crate::kills_letters::work(store).await,
             other => panic!("no role {other}"),
         }
     });

@@ -11,6 +11,7 @@ mod fixtures;
 mod full;
 mod immutability;
 mod kills;
+mod kills_letters;
 mod live;
 mod opening;
 mod processes;
