@@ -202,7 +202,10 @@ impl UnitOfWork<PgContext> for PostgresEventStore {
         // A transaction that failed still answers; a connection that is gone does not, whatever the projector says of it.
         let within = context.patience.answer_within;
         let answered = tokio::time::timeout(within, context.connection.ping()).await;
-        Ok(context.unless_silent(answered).map_err(|error| EventStoreError::unavailable(error))?)
+        match context.unless_silent(answered) {
+            Err(error) if Fault::of(&error) == Fault::Lost => Err(EventStoreError::unavailable(error).into()),
+            _ => Ok(()),
+        }
     }
 
     async fn park(&self, context: &mut PgContext, letter: &DeadLetter, _epoch: Epoch) -> Result<(), CheckpointError> {

@@ -6,7 +6,7 @@ use crate::fixtures::{Log, PATIENCE, stream};
 use crate::processes::Process;
 use crate::worker::say;
 use eventcore::{
-    Command, CommandExecutor, CommandLogic, DeadLetter, DeadLetterStore, Event, EventFilter, EventReader,
+    Command, CommandExecutor, CommandLogic, DeadLetter, DeadLetterStore, Event, EventFilter, EventReader, EventStore,
     FailureContext, FailureStrategy, MaxConsecutiveFailures, NewEvents, PageSize, ProjectionConfig, Projector,
     RecordedEvent, SnapshotPolicy, SnapshotState, StateFold, StreamId, StreamState, run_projection,
 };
@@ -26,7 +26,7 @@ enum Happened {
 }
 
 /// How many events a stream has, from a snapshot if there is one.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 struct Count(u64);
 
 impl StreamState for Count {

@@ -5,7 +5,7 @@
 use crate::child::{Child, say};
 use crate::support::{Home, stream};
 use eventcore::{
-    Command, CommandExecutor, CommandLogic, DeadLetter, DeadLetterStore, Event, EventFilter, EventReader,
+    Command, CommandExecutor, CommandLogic, DeadLetter, DeadLetterStore, Event, EventFilter, EventReader, EventStore,
     FailureContext, FailureStrategy, MaxAttempts, NewEvents, PageSize, ProjectionConfig, Projector, RecordedEvent,
     RetryPolicy, SnapshotPolicy, SnapshotState, StateFold, StreamId, StreamState, run_projection,
 };
@@ -23,7 +23,7 @@ enum Happened {
 }
 
 /// How many events a stream has, from a snapshot if there is one.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 struct Count(u64);
 
 impl StreamState for Count {

@@ -193,6 +193,10 @@ impl World {
                         index += 1;
                         chance = self.chance();
                     };
+                    if matches!(applied, Applied::Fault(_)) {
+                        // The driver has given the page up.
+                        self.roll_back();
+                    }
                     ProjectionInput::AppliedTo(index, applied)
                 }
                 ProjectionEffect::Park { index } => {
