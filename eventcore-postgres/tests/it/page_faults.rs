@@ -15,7 +15,8 @@ use std::time::Duration;
 /// Counts events in the store's database; gives up on those that fail, which only those of the stream `poison` should.
 struct GivesUp {
     tally: Tally,
-    asked: Arc<AtomicU32>,
+    /// How many events that did nothing wrong were said to have failed.
+    blamed: Arc<AtomicU32>,
 }
 
 impl Projector for GivesUp {
@@ -35,8 +36,10 @@ impl Projector for GivesUp {
         Ok(())
     }
 
-    fn on_error(&mut self, _: &FailureContext<'_, sqlx::Error>) -> FailureStrategy {
-        self.asked.fetch_add(1, Ordering::SeqCst);
+    fn on_error(&mut self, failure: &FailureContext<'_, sqlx::Error>) -> FailureStrategy {
+        if failure.event.stream_id.as_str() != "poison" {
+            self.blamed.fetch_add(1, Ordering::SeqCst);
+        }
         FailureStrategy::DeadLetter
     }
 }
@@ -51,8 +54,8 @@ fn impatient(config: PostgresConfig) -> PostgresConfig {
 
 /// Runs the projection over a log with one poisonous event, and asserts that every other one has had its effect once.
 async fn counts_right(log: &Log, store: &PostgresEventStore, when: &str) {
-    let asked = Arc::new(AtomicU32::new(0));
-    let projector = GivesUp { tally: Tally::of(&log.schema), asked: Arc::clone(&asked) };
+    let blamed = Arc::new(AtomicU32::new(0));
+    let projector = GivesUp { tally: Tally::of(&log.schema), blamed: Arc::clone(&blamed) };
     let many = MaxConsecutiveFailures::try_new(1_000).unwrap();
     let config = ProjectionConfig::default().wait_for_leadership().read_failures(many, Duration::from_millis(20));
     let run = run_projection(projector, store, config);
@@ -60,7 +63,7 @@ async fn counts_right(log: &Log, store: &PostgresEventStore, when: &str) {
     assert_eq!(log.number(WRONG).await, 0, "{when}");
     let letters = store.dead_letters(None, None, PageSize::default()).await.unwrap();
     let streams: Vec<_> = letters.iter().map(|letter| letter.stream_id.as_str()).collect();
-    assert_eq!((streams, asked.load(Ordering::SeqCst)), (vec!["poison"], 1), "{when}");
+    assert_eq!((streams, blamed.load(Ordering::SeqCst)), (vec!["poison"], 0), "{when}");
 }
 
 #[tokio::test]
