@@ -61,14 +61,16 @@ impl SqliteConfig {
         self
     }
 
-    /// How many appends may wait for the writer; when as many do, callers wait. Default 1,024.
+    /// How many appends may wait for the writer, and how many reads for a reader; when as many do, callers wait.
+    /// Default 1,024.
     #[must_use]
     pub fn queue_capacity(mut self, capacity: QueueCapacity) -> Self {
         self.queue_capacity = capacity;
         self
     }
 
-    /// How many reads run at the same time, each on a thread and a connection of its own. Default 4.
+    /// How many reads run at the same time, each on a thread and a connection of its own. Short ones are made by one
+    /// thread after the other; more threads are used when many wait, or some take long. Default 4.
     #[must_use]
     pub fn reader_pool_size(mut self, size: ReaderPoolSize) -> Self {
         self.reader_pool_size = size;

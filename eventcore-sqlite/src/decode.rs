@@ -1,13 +1,14 @@
 //! From rows to events. What is stored is checked again, so that damage is named rather than passed on.
 
 use crate::error::store_error;
+use crate::ids::IdMap;
+use bytes::{Bytes, BytesMut};
 use eventcore::{
     ContentType, EventHeader, EventId, EventMetadata, EventStoreError, EventType, GlobalPosition, LogCursor, Payload,
     RecordedEvent, SchemaVersion, StreamId, StreamVersion, Timestamp,
 };
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row};
-use std::collections::HashMap;
 use std::error::Error;
 use uuid::Uuid;
 
@@ -20,26 +21,78 @@ macro_rules! event_columns {
 }
 pub(crate) use event_columns;
 
-/// The names behind the numbers in the events' table. They never change, so a reader keeps those it met.
+/// The names behind the numbers in the events' table, which never change, so a reader keeps those it met; and what else
+/// consecutive events share.
 #[derive(Default)]
 pub(crate) struct Names {
     types: Kept<EventType>,
     streams: Kept<StreamId>,
     /// The metadata read last: all events of one command have the same.
     metadata: Option<(String, EventMetadata)>,
+    /// The time read last: all events of one commit have the same.
+    recorded_at: Option<(i64, Timestamp)>,
+    payloads: Payloads,
 }
 
 /// Names of one kind by their numbers.
-struct Kept<T> {
-    /// The one asked for last: mostly the next event has the same stream or type.
-    last: Option<(i64, T)>,
-    all: HashMap<i64, T>,
+struct Kept<T>(IdMap<T>);
+
+/// Small payloads lie side by side in chunks that they share, so that an event costs no allocation of its own. A chunk goes
+/// with the last of its events.
+struct Payloads(BytesMut);
+
+/// What tells whether an event is wanted.
+pub(crate) struct EventKey {
+    pub(crate) position: i64,
+    pub(crate) stream: i64,
+    pub(crate) event_type: i64,
+}
+
+impl EventKey {
+    /// The key of a row with the columns of [`event_columns`].
+    pub(crate) fn of(row: &Row<'_>) -> Result<Self, EventStoreError> {
+        Ok(Self { position: integer(row, 0)?, stream: integer(row, 1)?, event_type: integer(row, 3)? })
+    }
 }
 
 impl Names {
     /// The event of a row with the columns of [`event_columns`].
     pub(crate) fn event(&mut self, connection: &Connection, row: &Row<'_>) -> Result<RecordedEvent, EventStoreError> {
-        let position = position(integer(row, 0)?)?;
+        let key = EventKey::of(row)?;
+        let stream_id = self.stream(connection, key.stream)?;
+        self.event_in(stream_id, key.position, key.event_type, connection, row)
+    }
+
+    /// The same for a row whose key was read before.
+    pub(crate) fn event_at(
+        &mut self,
+        key: &EventKey,
+        connection: &Connection,
+        row: &Row<'_>,
+    ) -> Result<RecordedEvent, EventStoreError> {
+        let stream_id = self.stream(connection, key.stream)?;
+        self.event_in(stream_id, key.position, key.event_type, connection, row)
+    }
+
+    /// The same for a row of a stream whose name is known.
+    pub(crate) fn event_of(
+        &mut self,
+        stream_id: &StreamId,
+        connection: &Connection,
+        row: &Row<'_>,
+    ) -> Result<RecordedEvent, EventStoreError> {
+        self.event_in(stream_id.clone(), integer(row, 0)?, integer(row, 3)?, connection, row)
+    }
+
+    fn event_in(
+        &mut self,
+        stream_id: StreamId,
+        at: i64,
+        event_type: i64,
+        connection: &Connection,
+        row: &Row<'_>,
+    ) -> Result<RecordedEvent, EventStoreError> {
+        let position = position(at)?;
         let corrupt = |what: &str| format!("{what} of the event at position {position}");
         let schema_version = u32::try_from(integer(row, 4)?)
             .ok()
@@ -52,18 +105,18 @@ impl Names {
         };
         let header = EventHeader {
             position,
-            stream_id: self.stream(connection, integer(row, 1)?)?,
+            stream_id,
             version: version(integer(row, 2)?)?,
             id: event_id(blob(row, 6)?)?,
-            event_type: self.event_type(connection, integer(row, 3)?)?,
+            event_type: self.event_type(connection, event_type)?,
             schema_version,
-            recorded_at: timestamp(integer(row, 7)?)?,
+            recorded_at: self.recorded_at(integer(row, 7)?)?,
             metadata: match row.get_ref(8).map_err(store_error)? {
                 ValueRef::Null => EventMetadata::empty(),
                 value => self.metadata(value.as_str().map_err(|error| because(corrupt("the metadata"), error))?)?,
             },
         };
-        Ok(RecordedEvent::new(header, Payload::new(content_type, blob(row, 9)?.to_vec())))
+        Ok(RecordedEvent::new(header, Payload::new(content_type, self.payloads.keep(blob(row, 9)?))))
     }
 
     /// The cursor at a row with a position and an event id.
@@ -79,6 +132,17 @@ impl Names {
     fn event_type(&mut self, connection: &Connection, id: i64) -> Result<EventType, EventStoreError> {
         let select = "select name from eventcore_event_types where id = ?1";
         self.types.get_or_find(id, || name(connection, select, id, event_type))
+    }
+
+    fn recorded_at(&mut self, micros: i64) -> Result<Timestamp, EventStoreError> {
+        if let Some((last, time)) = self.recorded_at
+            && last == micros
+        {
+            return Ok(time);
+        }
+        let time = timestamp(micros)?;
+        self.recorded_at = Some((micros, time));
+        Ok(time)
     }
 
     fn metadata(&mut self, json: &str) -> Result<EventMetadata, EventStoreError> {
@@ -103,30 +167,42 @@ impl<T: Clone> Kept<T> {
         id: i64,
         find: impl FnOnce() -> Result<T, EventStoreError>,
     ) -> Result<T, EventStoreError> {
-        if let Some((last, name)) = &self.last
-            && *last == id
-        {
+        if let Some(name) = self.0.get(&id) {
             return Ok(name.clone());
         }
-        let name = match self.all.get(&id) {
-            Some(name) => name.clone(),
-            None => {
-                let name = find()?;
-                if self.all.len() >= Self::MOST {
-                    self.all.clear();
-                }
-                self.all.insert(id, name.clone());
-                name
-            }
-        };
-        self.last = Some((id, name.clone()));
+        let name = find()?;
+        if self.0.len() >= Self::MOST {
+            self.0.clear();
+        }
+        self.0.insert(id, name.clone());
         Ok(name)
     }
 }
 
 impl<T> Default for Kept<T> {
     fn default() -> Self {
-        Self { last: None, all: HashMap::new() }
+        Self(IdMap::default())
+    }
+}
+
+impl Payloads {
+    /// The size of a chunk: so much is kept alive by whoever keeps one small payload.
+    const CHUNK: usize = 4 * 1024;
+    /// A larger payload gets memory of its own.
+    const SMALL: usize = 512;
+
+    fn keep(&mut self, payload: &[u8]) -> Bytes {
+        if payload.len() > Self::SMALL {
+            return Bytes::copy_from_slice(payload);
+        }
+        self.0.extend_from_slice(payload);
+        self.0.split().freeze()
+    }
+}
+
+impl Default for Payloads {
+    fn default() -> Self {
+        Self(BytesMut::with_capacity(Self::CHUNK))
     }
 }
 

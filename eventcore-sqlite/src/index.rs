@@ -3,7 +3,7 @@
 use crate::head::Head;
 use crate::patrol::Patrol;
 use crate::read::Reader;
-use crate::workers::Workers;
+use crate::workers::{Worker, Workers};
 use async_trait::async_trait;
 use eventcore::{
     EventFilter, EventReader, EventStoreError, GlobalPosition, LineageId, LogCursor, LogWatch, Page, PageSize,
@@ -43,7 +43,11 @@ impl ReadIndex {
     /// [`EventStoreError::ReadTooLarge`] beyond the limit of the configuration, else what SQLite says.
     pub async fn read_streams(&self, request: ReadStreams) -> Result<StreamsRead, EventStoreError> {
         let limit = self.0.max_read_events;
-        self.read(move |reader| reader.read_streams(&request, limit)).await
+        let read = move |worker: &mut Worker<'_, Reader>| {
+            let (reader, leave) = worker.resource_and_leave()?;
+            reader.read_streams(&request, limit, leave)
+        };
+        self.0.readers.run_with_worker(read).await
     }
 
     /// The version of a stream; 0 if it has no events.
@@ -78,6 +82,14 @@ impl ReadIndex {
     ) -> Result<R, EventStoreError> {
         self.0.readers.run(read).await
     }
+
+    /// The same for a read that may take long.
+    async fn read_long<R: Send + 'static>(
+        &self,
+        read: impl FnOnce(&mut Reader) -> Result<R, EventStoreError> + Send + 'static,
+    ) -> Result<R, EventStoreError> {
+        self.0.readers.run_with_worker(move |worker| read(worker.resource_for_long()?)).await
+    }
 }
 
 impl fmt::Debug for ReadIndex {
@@ -95,7 +107,7 @@ impl EventReader for ReadIndex {
         limit: PageSize,
     ) -> Result<Page, EventStoreError> {
         let filter = filter.clone();
-        self.read(move |reader| reader.read_page(&filter, after, limit)).await
+        self.read_long(move |reader| reader.read_page(&filter, after, limit)).await
     }
 
     async fn read_stream(
@@ -105,7 +117,7 @@ impl EventReader for ReadIndex {
         limit: PageSize,
     ) -> Result<StreamPage, EventStoreError> {
         let stream_id = stream_id.clone();
-        self.read(move |reader| reader.read_stream(&stream_id, after, limit)).await
+        self.read_long(move |reader| reader.read_stream(&stream_id, after, limit)).await
     }
 
     async fn verify_cursor(&self, cursor: &LogCursor) -> Result<(), EventStoreError> {

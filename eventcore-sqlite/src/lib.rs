@@ -33,7 +33,8 @@
 //! - **Durable**: an append is acknowledged after SQLite has synced it to the disk (WAL mode, `synchronous=FULL`). Appends
 //!   that wait at the same time share one commit.
 //! - **Readable at any time**: reads run on connections of their own and are never blocked by writers. One consistent read
-//!   is one read transaction.
+//!   is made in one read transaction; reads that wait at the same time share one, which begins after all of them were asked
+//!   for.
 //! - **Positions without gaps**, from 1.
 //! - **Immutable**: triggers refuse to change, delete or replace events, stream names, event type names and receipts, also
 //!   to other programs that write to the file. Receipts can be deleted, which is what pruning does. Nothing keeps
@@ -79,12 +80,14 @@ mod error;
 mod gate;
 mod group;
 mod head;
+mod ids;
 mod index;
 mod leadership;
 mod log_size;
 mod notify;
 mod page;
 mod patrol;
+mod queue;
 mod read;
 mod read_model;
 mod receipt;

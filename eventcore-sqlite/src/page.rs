@@ -1,7 +1,8 @@
 //! Reading a page of the log through a filter.
 
-use crate::decode::{Names, event_columns};
+use crate::decode::{EventKey, Names, event_columns};
 use crate::error::store_error;
+use crate::ids::{IdMap, IdSet};
 use crate::read::Reader;
 use crate::stream;
 use eventcore::{
@@ -10,7 +11,7 @@ use eventcore::{
 };
 use rusqlite::{Connection, OptionalExtension, Rows};
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, HashSet};
+use std::collections::BinaryHeap;
 
 const SELECT_ALL: &str =
     concat!("select ", event_columns!(), " from eventcore_events e where e.position > ?1 order by e.position limit ?2");
@@ -90,16 +91,16 @@ impl Reader {
 
 /// A filter with the numbers that stand for its names. Names that are not stored are left out.
 struct Wanted<'a> {
-    types: Option<HashSet<i64>>,
+    types: Option<IdSet>,
     /// The numbers of streams, with their versions.
-    streams: Option<HashMap<i64, u64>>,
+    streams: Option<IdMap<u64>>,
     prefix: Option<&'a StreamPrefix>,
 }
 
 enum Index<'a> {
     None,
-    Types(&'a HashSet<i64>),
-    Streams(&'a HashMap<i64, u64>),
+    Types(&'a IdSet),
+    Streams(&'a IdMap<u64>),
 }
 
 impl<'a> Wanted<'a> {
@@ -107,7 +108,7 @@ impl<'a> Wanted<'a> {
         let mut wanted = Self { types: None, streams: None, prefix: None };
         if let Some(types) = filter.event_types() {
             let mut select = connection.prepare_cached(SELECT_TYPE).map_err(store_error)?;
-            let mut ids = HashSet::new();
+            let mut ids = IdSet::default();
             for name in types {
                 ids.extend(
                     select.query_row([name.as_str()], |row| row.get::<_, i64>(0)).optional().map_err(store_error)?,
@@ -118,7 +119,7 @@ impl<'a> Wanted<'a> {
         match filter.stream_selection() {
             StreamSelection::All => {}
             StreamSelection::Exact(streams) => {
-                let mut ids = HashMap::new();
+                let mut ids = IdMap::default();
                 for name in streams {
                     ids.extend(stream::find(connection, name)?.map(|(id, version)| (id, version.get())));
                 }
@@ -187,13 +188,13 @@ impl PageInHand {
         while !self.is_done()
             && let Some(row) = rows.next().map_err(store_error)?
         {
-            let column = |index| row.get::<_, i64>(index).map_err(store_error);
-            if wanted.includes(connection, names, column(1)?, column(3)?)? {
-                let event = names.event(connection, row)?;
+            let key = EventKey::of(row)?;
+            if wanted.includes(connection, names, key.stream, key.event_type)? {
+                let event = names.event_at(&key, connection, row)?;
                 self.bytes += event.size();
                 self.events.push(event);
             }
-            in_order(column(0)?.unsigned_abs(), self.examined + 1)?;
+            in_order(key.position.unsigned_abs(), self.examined + 1)?;
             self.examined += 1;
         }
         Ok(())

@@ -2,10 +2,11 @@
 
 use crate::decode::{self, Names, event_columns};
 use crate::error::store_error;
+use crate::workers::Resource;
 use crate::{receipt, stream};
 use eventcore::{
     EventStoreError, GlobalPosition, LogCursor, PageSize, ReadStreams, RecordedEvent, StreamId, StreamPage,
-    StreamVersion, StreamsRead,
+    StreamPosition, StreamVersion, StreamsRead,
 };
 use rusqlite::{Connection, OptionalExtension, Params};
 
@@ -14,6 +15,13 @@ const SELECT_EVENTS_OF_STREAM: &str = concat!(
     "select ",
     event_columns!(),
     " from eventcore_events e where e.stream = ?1 and e.version > ?2 order by e.version limit ?3"
+);
+/// From the name on, which is what a command knows. `cross` keeps the planner from another order.
+const SELECT_EVENTS_OF_NAME: &str = concat!(
+    "select ",
+    event_columns!(),
+    " from eventcore_streams s cross join eventcore_events e on e.stream = s.id \
+     where s.name = ?1 and e.version > ?2 order by e.version"
 );
 const SELECT_ID: &str = "select id from eventcore_events where position = ?1";
 
@@ -24,61 +32,46 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
+    /// A stream of so many events is worth a look at how many there are, before all of them are read.
+    const MANY: usize = 128;
+
     pub(crate) fn new(connection: Connection) -> Self {
         Self { connection, names: Names::default() }
     }
 
-    /// Runs several reads as of one moment.
+    /// Runs several reads as of one moment. It is also the moment of the jobs that follow in the same group, since these
+    /// were all asked for before; [`rest`](Resource::rest) ends it.
     pub(crate) fn at_one_moment<R>(
         &mut self,
         read: impl FnOnce(&mut Self) -> Result<R, EventStoreError>,
     ) -> Result<R, EventStoreError> {
-        self.run("begin")?;
-        let result = read(self);
-        // Some errors have ended it already, and are not to be hidden behind another one.
-        if !self.connection.is_autocommit() {
-            // It wrote nothing, so ending it either way is the same. If it cannot be ended the next read says so.
-            self.run("rollback")?;
+        // Some errors end it before its time, and then the next job begins another one.
+        if self.connection.is_autocommit() {
+            self.run("begin").map_err(store_error)?;
         }
-        result
+        read(self)
     }
 
-    fn run(&self, statement: &str) -> Result<(), EventStoreError> {
-        self.connection
-            .prepare_cached(statement)
-            .and_then(|mut statement| statement.execute([]))
-            .map(drop)
-            .map_err(store_error)
+    fn run(&self, statement: &str) -> rusqlite::Result<()> {
+        self.connection.prepare_cached(statement)?.execute([]).map(drop)
     }
 
-    pub(crate) fn read_streams(&mut self, request: &ReadStreams, limit: usize) -> Result<StreamsRead, EventStoreError> {
+    /// Reads whole streams; calls `long` if it turns out that one of them is.
+    pub(crate) fn read_streams(
+        &mut self,
+        request: &ReadStreams,
+        limit: usize,
+        mut long: impl FnMut(),
+    ) -> Result<StreamsRead, EventStoreError> {
         self.at_one_moment(|reader| {
             let mut result = StreamsRead::default();
-            let mut wanted = Vec::with_capacity(request.streams().len());
-            let mut count = 0_u64;
-            for position in request.streams() {
-                let stream = stream::find(&reader.connection, &position.stream_id)?;
-                let version = stream.map_or(StreamVersion::default(), |(_, version)| version);
-                result.versions.push(version);
-                let events = version.get().saturating_sub(position.after.get());
-                if let (Some((id, _)), 1..) = (stream, events) {
-                    wanted.push((id, position.after));
-                }
-                count = count.saturating_add(events);
+            let mut runs = 0;
+            for stream in request.streams() {
+                let before = result.events.len();
+                result.versions.push(reader.rest_of_stream(stream, limit, &mut long, &mut result.events)?);
+                runs += usize::from(result.events.len() > before);
             }
-            if count > limit as u64 {
-                return Err(EventStoreError::ReadTooLarge { limit });
-            }
-            // `count` is at most `limit`, which is an usize.
-            result.events.reserve(count as usize);
-            for &(id, after) in &wanted {
-                reader.events_of_stream(id, after, -1, usize::MAX, &mut result.events)?;
-            }
-            if result.events.len() as u64 != count {
-                let what = format!("{} events of the streams are there instead of {count}", result.events.len());
-                return Err(EventStoreError::corrupt(what));
-            }
-            if wanted.len() > 1 {
+            if runs > 1 {
                 // A stable sort merges the runs that the streams are.
                 result.events.sort_by_key(RecordedEvent::position);
             }
@@ -87,6 +80,46 @@ impl Reader {
             }
             Ok(result)
         })
+    }
+
+    /// Adds the events of a stream after a version. Tells the version of the stream.
+    fn rest_of_stream(
+        &mut self,
+        stream: &StreamPosition,
+        limit: usize,
+        long: &mut impl FnMut(),
+        events: &mut Vec<RecordedEvent>,
+    ) -> Result<StreamVersion, EventStoreError> {
+        let too_large = || EventStoreError::ReadTooLarge { limit };
+        let Self { connection, names } = self;
+        let mut select = connection.prepare_cached(SELECT_EVENTS_OF_NAME).map_err(store_error)?;
+        let mut rows = select.query((stream.stream_id.as_str(), stream.after.get())).map_err(store_error)?;
+        let mut version = stream.after;
+        let mut read = 0;
+        while let Some(row) = rows.next().map_err(store_error)? {
+            let event = names.event_of(&stream.stream_id, connection, row)?;
+            version = follows(version, event.version())?;
+            events.push(event);
+            if events.len() > limit {
+                return Err(too_large());
+            }
+            read += 1;
+            if read == Self::MANY {
+                long();
+                let last = stream::find(connection, &stream.stream_id)?.map_or(version, |(_, last)| last);
+                let rest = last.get().saturating_sub(version.get());
+                let rest = usize::try_from(rest).map_err(|_| too_large())?;
+                if rest > limit - events.len() {
+                    return Err(too_large());
+                }
+                events.reserve(rest);
+            }
+        }
+        if read > 0 {
+            return Ok(version);
+        }
+        // Nothing lies behind `after`, which may also be beyond the end of the stream.
+        Ok(stream::find(connection, &stream.stream_id)?.map_or(StreamVersion::default(), |(_, version)| version))
     }
 
     pub(crate) fn read_stream(
@@ -98,7 +131,9 @@ impl Reader {
         // Streams are never removed and only grow, so two reads one after the other do not contradict each other.
         let Some((id, _)) = stream::find(&self.connection, stream_id)? else { return Ok(StreamPage::default()) };
         let mut events = Vec::new();
-        let full = self.events_of_stream(id, after, limit.get() as i64, PageSize::FULL_BYTES, &mut events)?;
+        let params = (id, after.get(), limit.get() as i64);
+        let full = self.events(SELECT_EVENTS_OF_STREAM, params, PageSize::FULL_BYTES, &mut events)?;
+        events.iter().try_fold(after, |before, event| follows(before, event.version()))?;
         Ok(StreamPage { more: full || events.len() == limit.get(), events })
     }
 
@@ -128,27 +163,6 @@ impl Reader {
         Err(EventStoreError::LogDiverged { position: cursor.position, expected: cursor.event_id, found })
     }
 
-    /// Adds up to `limit` events of a stream, all of them if it is negative, until they are so many bytes. Their versions
-    /// have no gaps. Tells whether the bytes were reached.
-    fn events_of_stream(
-        &mut self,
-        id: i64,
-        after: StreamVersion,
-        limit: i64,
-        full: usize,
-        events: &mut Vec<RecordedEvent>,
-    ) -> Result<bool, EventStoreError> {
-        let first = events.len();
-        let full = self.events(SELECT_EVENTS_OF_STREAM, (id, after.get(), limit), full, events)?;
-        let versions = events.iter().skip(first).map(|event| event.version().get());
-        match versions.zip(after.get() + 1..).find(|(found, expected)| found != expected) {
-            Some((found, expected)) => Err(EventStoreError::corrupt(format!(
-                "version {expected} of a stream: version {found} is there instead"
-            ))),
-            None => Ok(full),
-        }
-    }
-
     /// Adds the events of a query that selects their columns, until they are so many bytes. Tells whether these were
     /// reached.
     pub(crate) fn events(
@@ -172,4 +186,27 @@ impl Reader {
         }
         Ok(false)
     }
+}
+
+impl Resource for Reader {
+    fn rest(&mut self) -> bool {
+        // It wrote nothing, so ending the moment either way is the same.
+        if self.connection.is_autocommit() {
+            return true;
+        }
+        let ended = self.run("rollback");
+        if let Err(error) = &ended {
+            tracing::warn!(error = error as &dyn std::error::Error, "a connection is given up");
+        }
+        ended.is_ok()
+    }
+}
+
+/// Versions of a stream have no gaps, so one that is missing was lost.
+fn follows(before: StreamVersion, version: StreamVersion) -> Result<StreamVersion, EventStoreError> {
+    if before.get() + 1 == version.get() {
+        return Ok(version);
+    }
+    let (expected, found) = (before.get() + 1, version.get());
+    Err(EventStoreError::corrupt(format!("version {expected} of a stream: version {found} is there instead")))
 }

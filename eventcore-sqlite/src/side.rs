@@ -2,7 +2,7 @@
 
 use crate::error::store_error;
 use crate::gate::Gate;
-use crate::workers::{Worker, Workers};
+use crate::workers::{Resource, Worker, Workers};
 use crate::{SqliteConfig, connection, receipt};
 use eventcore::{EventStoreError, Timestamp};
 use rusqlite::{Connection, ErrorCode};
@@ -45,7 +45,7 @@ impl Side {
     {
         self.gate.leave_own_page().await?;
         let turn = self.gate.enter().await?;
-        let run = move |worker: &mut Worker<SideConnection>| {
+        let run = move |worker: &mut Worker<'_, SideConnection>| {
             let _turn = turn;
             let side = worker.take()?;
             let result = side.begin().map_err(E::from).and_then(|()| job(&side.connection)).and_then(|answer| {
@@ -75,6 +75,8 @@ impl Side {
         self.workers.ended().await;
     }
 }
+
+impl Resource for SideConnection {}
 
 impl SideConnection {
     fn open(path: &std::path::Path, config: &SqliteConfig) -> rusqlite::Result<Self> {
@@ -116,7 +118,7 @@ impl SideConnection {
 
     /// Rolls back what was not committed and gives the connection back to its thread. One that cannot even roll back is
     /// closed, and the next job opens another.
-    pub(crate) fn put_back(self, worker: &mut Worker<Self>) {
+    pub(crate) fn put_back(self, worker: &mut Worker<'_, Self>) {
         self.lent.store(false, Ordering::Release);
         if self.is_in_transaction()
             && let Err(error) = self.run("rollback")

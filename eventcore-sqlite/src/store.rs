@@ -177,8 +177,9 @@ impl Parts {
             move || connection::read(&path, &config).map(Reader::new).map_err(error::store_error)
         };
         let threads = usize::from(config.reader_pool_size.into_inner());
-        // Twice as many reads may wait as run; then callers wait for room.
-        let readers = Workers::start("eventcore-read", threads, 2 * threads, connect.clone()).map_err(failed)?;
+        // As many reads may wait as appends; then callers wait for room.
+        let waiting = config.queue_capacity.into_inner() as usize;
+        let readers = Workers::start("eventcore-read", threads, waiting, connect.clone()).map_err(failed)?;
         let poller = poller(config.poll_interval.get(), Arc::clone(&head), connect);
         let index = ReadIndex::new(readers, opened.lineage, config.max_read_events, Arc::clone(&head), poller);
         let appender = SqliteAppender::new(reader.connection, &opened.path, config, Arc::clone(&gate), head);

@@ -161,7 +161,7 @@ impl SqliteContext {
     }
 
     /// Gives the connection back after `last`, rolled back if `last` did not commit, and then the turn.
-    fn end<R>(self, worker: &mut Worker<SideConnection>, last: impl FnOnce(&SideConnection) -> R) -> R {
+    fn end<R>(self, worker: &mut Worker<'_, SideConnection>, last: impl FnOnce(&SideConnection) -> R) -> R {
         let _turn = self.turn;
         let side = self.side.into_inner().unwrap_or_else(PoisonError::into_inner);
         let result = last(&side);
@@ -227,7 +227,7 @@ impl UnitOfWork<SqliteContext> for SqliteEventStore {
         let side = &self.shared().side;
         let turn = side.gate.enter_page().await?;
         let name = name.clone();
-        let begin = move |worker: &mut Worker<SideConnection>| {
+        let begin = move |worker: &mut Worker<'_, SideConnection>| {
             let side = worker.take()?;
             let begun =
                 side.begin().map_err(Into::into).and_then(|()| checkpoint::fence(side.connection(), &name, epoch));
@@ -252,7 +252,7 @@ impl UnitOfWork<SqliteContext> for SqliteEventStore {
     }
 
     async fn rollback(&self, context: SqliteContext) -> Result<(), CheckpointError> {
-        let end = move |worker: &mut Worker<SideConnection>| {
+        let end = move |worker: &mut Worker<'_, SideConnection>| {
             context.end(worker, |_| ());
             Ok(())
         };

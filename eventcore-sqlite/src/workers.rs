@@ -1,27 +1,47 @@
 //! Threads for work that blocks, each with a resource of its own, such as a connection.
 
+use crate::queue::{Place, Queue};
 use eventcore::EventStoreError;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::{mpsc, oneshot, watch};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::{Semaphore, oneshot, watch};
 
-type Job<T> = Box<dyn FnOnce(&mut Worker<T>) + Send>;
+/// A job that took longer waited for the disk, and those behind it should not wait one after the other.
+const SLOW: Duration = Duration::from_micros(500);
+
+/// What a thread works with.
+pub(crate) trait Resource: 'static {
+    /// The jobs that waited together are done. `false` if it is of no use any more.
+    fn rest(&mut self) -> bool {
+        true
+    }
+}
+
+type Job<T> = Box<dyn FnOnce(&mut Worker<'_, T>) + Send>;
 
 /// Some threads that share a bounded queue of jobs.
 ///
 /// They end, without anybody waiting for them, when this is dropped and the queue is empty.
 pub(crate) struct Workers<T> {
-    queue: Mutex<Option<mpsc::Sender<Job<T>>>>,
+    shared: Arc<Shared<T>>,
     ended: watch::Receiver<()>,
 }
 
-/// What one thread works with. It is made by the first job that needs it, and again after a job gave it up.
-pub(crate) struct Worker<T> {
-    make: Arc<dyn Fn() -> Result<T, EventStoreError> + Send + Sync>,
-    resource: Option<T>,
+struct Shared<T> {
+    queue: Queue<Job<T>>,
+    /// A permit for each job that may still be queued.
+    room: Semaphore,
 }
 
-impl<T: 'static> Workers<T> {
+/// What one thread works with. It is made by the first job that needs it, and again after a job gave it up.
+pub(crate) struct Worker<'a, T> {
+    make: Arc<dyn Fn() -> Result<T, EventStoreError> + Send + Sync>,
+    resource: Option<T>,
+    place: Place<'a, Job<T>>,
+}
+
+impl<T: Resource> Workers<T> {
     pub(crate) fn start(
         name: &str,
         threads: usize,
@@ -29,19 +49,18 @@ impl<T: 'static> Workers<T> {
         make: impl Fn() -> Result<T, EventStoreError> + Send + Sync + 'static,
     ) -> io::Result<Self> {
         let make: Arc<dyn Fn() -> Result<T, EventStoreError> + Send + Sync> = Arc::new(make);
-        let (queue, jobs) = mpsc::channel(capacity);
-        let jobs = Arc::new(Mutex::new(jobs));
         let (alive, ended) = watch::channel(());
+        let workers = Self { shared: Arc::new(Shared { queue: Queue::new(), room: Semaphore::new(capacity) }), ended };
         let alive = Arc::new(alive);
         for _ in 0..threads {
-            let (make, jobs, alive) = (Arc::clone(&make), Arc::clone(&jobs), Arc::clone(&alive));
+            let (make, shared, alive) = (Arc::clone(&make), Arc::clone(&workers.shared), Arc::clone(&alive));
             std::thread::Builder::new().name(name.to_owned()).spawn(move || {
-                Worker { make, resource: None }.work(&jobs);
+                Worker { make, resource: None, place: shared.queue.place() }.work(&shared.room);
                 // Only when the resource is gone, which `work` took, has this thread ended for those who wait.
                 drop(alive);
             })?;
         }
-        Ok(Self { queue: Mutex::new(Some(queue)), ended })
+        Ok(workers)
     }
 
     /// Runs a job on one of the threads with its resource; waits for room in the queue, then for the answer.
@@ -52,12 +71,11 @@ impl<T: 'static> Workers<T> {
         self.run_with_worker(move |worker| job(worker.resource()?)).await
     }
 
-    /// The same with the worker itself, for a job that takes the resource away or puts it back.
+    /// The same with the worker itself, for a job that takes long, or takes the resource away or puts it back.
     pub(crate) async fn run_with_worker<R: Send + 'static>(
         &self,
-        job: impl FnOnce(&mut Worker<T>) -> Result<R, EventStoreError> + Send + 'static,
+        job: impl FnOnce(&mut Worker<'_, T>) -> Result<R, EventStoreError> + Send + 'static,
     ) -> Result<R, EventStoreError> {
-        let queue = self.queue().ok_or(EventStoreError::Closed)?;
         let (reply, answer) = oneshot::channel();
         let job: Job<T> = Box::new(move |worker| {
             // Who asked may have stopped waiting; then the work is not done either.
@@ -66,14 +84,12 @@ impl<T: 'static> Workers<T> {
                 drop(reply.send(job(worker)));
             }
         });
-        queue.send(job).await.map_err(|_| EventStoreError::Closed)?;
-        drop(queue);
+        // Whoever takes the job out of the queue gives the permit back.
+        self.shared.room.acquire().await.map_err(|_| EventStoreError::Closed)?.forget();
+        if !self.shared.queue.push(job) {
+            return Err(EventStoreError::Closed);
+        }
         answer.await.unwrap_or_else(|_| Err(EventStoreError::storage("a thread of the store ended unexpectedly")))
-    }
-
-    /// Refuses new jobs. What is queued is still done.
-    pub(crate) fn close(&self) {
-        drop(self.queue.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
     /// Returns when all threads have ended, which they do after [`close`](Self::close).
@@ -81,20 +97,37 @@ impl<T: 'static> Workers<T> {
         let mut ended = self.ended.clone();
         while ended.changed().await.is_ok() {}
     }
+}
 
-    fn queue(&self) -> Option<mpsc::Sender<Job<T>>> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner).clone()
+impl<T> Workers<T> {
+    /// Refuses new jobs. What is queued is still done.
+    pub(crate) fn close(&self) {
+        self.shared.queue.close();
+        self.shared.room.close();
     }
 }
 
-impl<T> Worker<T> {
-    fn work(mut self, jobs: &Mutex<mpsc::Receiver<Job<T>>>) {
-        loop {
-            // One thread waits for a job, the others for their turn to wait.
-            let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).blocking_recv();
-            match job {
-                Some(job) => job(&mut self),
-                None => return,
+impl<T> Drop for Workers<T> {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl<T: Resource> Worker<'_, T> {
+    fn work(mut self, room: &Semaphore) {
+        while self.place.next_group() {
+            let mut began = Instant::now();
+            while let Some(job) = self.place.next_job() {
+                room.add_permits(1);
+                job(&mut self);
+                let now = Instant::now();
+                if now - began > SLOW {
+                    self.place.was_slow();
+                }
+                began = now;
+            }
+            if self.resource.as_mut().is_some_and(|resource| !resource.rest()) {
+                self.resource = None;
             }
         }
     }
@@ -103,6 +136,19 @@ impl<T> Worker<T> {
     pub(crate) fn resource(&mut self) -> Result<&mut T, EventStoreError> {
         let resource = self.take()?;
         Ok(self.resource.insert(resource))
+    }
+
+    /// The same for a job that takes long: other jobs do not wait for it, but are done by other threads.
+    pub(crate) fn resource_for_long(&mut self) -> Result<&mut T, EventStoreError> {
+        self.place.leave_duty();
+        self.resource()
+    }
+
+    /// The resource, and what leaves other jobs to other threads once the job turns out to take long.
+    pub(crate) fn resource_and_leave(&mut self) -> Result<(&mut T, impl FnMut()), EventStoreError> {
+        let resource = self.take()?;
+        let place = &mut self.place;
+        Ok((self.resource.insert(resource), || place.leave_duty()))
     }
 
     /// The resource, taken away.
