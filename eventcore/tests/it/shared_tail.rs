@@ -98,8 +98,8 @@ fn twenty(store: &TroubledStore, seen: &Arc<Seen>, config: LiveConfig) -> Projec
 }
 
 async fn append(store: &impl EventStore, number: u64) -> GlobalPosition {
-    let event = if number % 7 == 0 { Happened::Rare {} } else { Happened::Common {} };
-    let stream = StreamId::new(format!("{}-{}", if number % 2 == 0 { "a" } else { "b" }, number % 5)).unwrap();
+    let event = if number.is_multiple_of(7) { Happened::Rare {} } else { Happened::Common {} };
+    let stream = StreamId::new(format!("{}-{}", if number.is_multiple_of(2) { "a" } else { "b" }, number % 5)).unwrap();
     let event = NewEvent::encode(EventId::generate(), &event, EventMetadata::empty()).unwrap();
     let request = AppendRequest::builder().event(stream, event).build().unwrap();
     store.append(request).await.unwrap().events[0].position
