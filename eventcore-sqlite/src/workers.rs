@@ -3,6 +3,7 @@
 use crate::queue::{Place, Queue};
 use eventcore::EventStoreError;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, oneshot, watch};
@@ -89,7 +90,7 @@ impl<T: Resource> Workers<T> {
         if !self.shared.queue.push(job) {
             return Err(EventStoreError::Closed);
         }
-        answer.await.unwrap_or_else(|_| Err(EventStoreError::storage("a thread of the store ended unexpectedly")))
+        answer.await.unwrap_or_else(|_| Err(EventStoreError::storage("a job of the store panicked")))
     }
 
     /// Returns when all threads have ended, which they do after [`close`](Self::close).
@@ -119,7 +120,11 @@ impl<T: Resource> Worker<'_, T> {
             let mut began = Instant::now();
             while let Some(job) = self.place.next_job() {
                 room.add_permits(1);
-                job(&mut self);
+                // A job that panics drops its answer, which its caller is told. Its thread goes on, or those who wait behind
+                // it would wait for ever; what it worked with may be in any state.
+                if catch_unwind(AssertUnwindSafe(|| job(&mut self))).is_err() {
+                    self.resource = None;
+                }
                 let now = Instant::now();
                 if now - began > SLOW {
                     self.place.was_slow();
@@ -159,5 +164,35 @@ impl<T: Resource> Worker<'_, T> {
     /// Puts the resource back.
     pub(crate) fn put(&mut self, resource: T) {
         self.resource = Some(resource);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Arc, Job, Queue, Resource, Semaphore, Worker};
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+    struct Numbered(usize);
+
+    impl Resource for Numbered {}
+
+    /// On one thread, but its locks are loom's.
+    #[test]
+    fn a_job_that_panics_costs_its_resource_and_not_those_behind_it() {
+        loom::model(|| {
+            let (made, seen) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+            let queue: Queue<Job<Numbered>> = Queue::new();
+            assert!(queue.push(Box::new(|worker| {
+                worker.resource().unwrap();
+                panic!("on purpose");
+            })));
+            let last = Arc::clone(&seen);
+            assert!(queue.push(Box::new(move |worker| last.store(worker.resource().unwrap().0, Relaxed))));
+            queue.close();
+            let count = Arc::clone(&made);
+            let make = Arc::new(move || Ok(Numbered(count.fetch_add(1, Relaxed) + 1)));
+            Worker { make, resource: None, place: queue.place() }.work(&Semaphore::new(0));
+            assert_eq!(seen.load(Relaxed), 2, "the job behind the panic has a new resource");
+        });
     }
 }
