@@ -226,13 +226,10 @@ where
         let mut pages = PageReader::new(reader, self.filter.clone(), config.page_size);
         let mut input = ProjectionInput::Start;
         let started = Instant::now();
-        let (mut now, mut time_passed) = (Duration::ZERO, false);
+        let mut now = Duration::ZERO;
         config.progress.restart();
         let _ended = config.progress.end_on_drop();
         let finished = loop {
-            if time_passed {
-                now = started.elapsed();
-            }
             let stop = match input {
                 // Workers may have heard of it, and ended, before the flag is set.
                 ProjectionInput::AppliedParts(_) => self.shutdown.token().is_cancelled(),
@@ -244,11 +241,11 @@ where
                 matches!(input, ProjectionInput::AppliedTo(_, Applied::Retry(_) | Applied::RetryThenDeadLetter));
             let jitter = if retry { fastrand::f64() } else { 0.0 };
             let effect = machine.step(input, signals, jitter);
-            if time_passed && self.meter.is_due(now) {
+            if self.meter.is_due(now) {
                 let activity = machine.activity();
                 pages.beside(self.tell(&machine, now, activity)).await;
             }
-            (input, time_passed) = match effect {
+            input = match effect {
                 ProjectionEffect::Finish(finished) => break finished,
                 ProjectionEffect::Apply { mut index, until, mut attempt } => {
                     if index.next_multiple_of(NUDGE_EVERY) < until {
@@ -262,26 +259,26 @@ where
                         }
                         (index, attempt) = (index + 1, 1);
                     };
-                    (ProjectionInput::AppliedTo(index, applied), true)
+                    ProjectionInput::AppliedTo(index, applied)
                 }
                 effect => {
                     self.report(&machine);
-                    let input = match effect {
+                    match effect {
                         ProjectionEffect::Read { after } => {
                             // Gone before the page after the next one is read ahead.
                             self.events = PageEvents::default();
                             self.take(pages.read(after).await)
                         }
-                        ProjectionEffect::Resume => {
+                        effect @ (ProjectionEffect::Resume | ProjectionEffect::Verify(_)) => {
                             // What was read ahead before a fault may be of another history than what is there after it.
                             pages.forget();
-                            self.perform(ProjectionEffect::Resume).await
+                            self.perform(effect).await
                         }
                         effect => pages.beside(self.perform(effect)).await,
-                    };
-                    (input, true)
+                    }
                 }
             };
+            now = started.elapsed();
         };
         self.report(&machine);
         drop(pages);

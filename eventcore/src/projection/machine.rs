@@ -48,6 +48,8 @@ pub struct ProjectionMachine<X> {
     /// Whether one of them kept a page from being committed. Then only a commit ends the row: resuming and reading well
     /// again, up to where it failed, is no way out.
     uncommitted: bool,
+    /// The store failed in the middle of a page: before the next one is read, the log has to be still the same.
+    doubtful: bool,
     target: Option<GlobalPosition>,
     /// Since when a batch has been waiting for the feed.
     waiting_since: Option<Duration>,
@@ -140,6 +142,7 @@ impl<X> ProjectionMachine<X> {
             tried: (0, 0),
             failures: 0,
             uncommitted: false,
+            doubtful: false,
             target: None,
             waiting_since: None,
             begun: Duration::ZERO,
@@ -259,6 +262,7 @@ impl<X> ProjectionMachine<X> {
             }
             (Phase::ParkingParts, Input::Done(Err(fault))) => {
                 self.uncommitted = true;
+                self.doubtful = true;
                 self.fault(fault, After::ParkParts)
             }
             (Phase::Committing(cursor), Input::Done(Ok(()))) => self.committed(cursor, stop),
@@ -303,7 +307,7 @@ impl<X> ProjectionMachine<X> {
         (self.open, self.commit_now, self.last_page, self.saving) = (false, false, false, false);
         self.failed = None;
         self.letters.clear();
-        self.ending = None;
+        (self.ending, self.doubtful) = (None, false);
         self.enter(Phase::Resuming, Effect::Resume)
     }
 
@@ -369,6 +373,9 @@ impl<X> ProjectionMachine<X> {
     fn read(&mut self, stop: bool) -> Effect<X> {
         if stop {
             return self.finish();
+        }
+        if std::mem::take(&mut self.doubtful) {
+            return self.reverify(stop);
         }
         let after = self.cursor.map(|cursor| cursor.position);
         self.enter(Phase::Reading, Effect::Read { after })
@@ -536,6 +543,7 @@ impl<X> ProjectionMachine<X> {
             self.open = false;
             return self.fault(fault, After::Resume);
         }
+        self.doubtful = true;
         self.fault(fault, After::Park)
     }
 

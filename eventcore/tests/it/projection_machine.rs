@@ -862,3 +862,48 @@ fn a_read_model_in_memory_applies_nothing_twice_because_a_letter_could_not_be_pa
     assert_eq!(told.iter().filter(|effect| *effect == "park 1").count(), 3, "{told:?}");
     assert_eq!(counts, (2, 0, 1));
 }
+
+#[test]
+fn after_a_letter_that_could_not_be_parked_the_log_is_verified_before_it_is_read_on() {
+    let world = world(2, 10, false, Vec::new());
+    let mut machine = ProjectionMachine::<&'static str>::new(world.rules());
+    let page = |index: usize| {
+        let cursor = world.log[index];
+        PageShape { events: vec![cursor], end: Some(cursor), more: index == 0 }
+    };
+    let (mut input, mut faults, mut told) = (ProjectionInput::Start, 1, Vec::new());
+    let finished = loop {
+        input = match machine.step(input, Signals::default(), 0.5) {
+            ProjectionEffect::Acquire => ProjectionInput::Acquired(Ok(())),
+            ProjectionEffect::Resume => ProjectionInput::Resumed(Ok(None)),
+            ProjectionEffect::Head => ProjectionInput::Head(Ok(world.log.last().map(|cursor| cursor.position))),
+            ProjectionEffect::Read { after } => {
+                told.push("read");
+                ProjectionInput::Read(Ok(page(usize::from(after.is_some()))))
+            }
+            ProjectionEffect::Apply { index: 0, .. } if told == ["read"] => {
+                ProjectionInput::Applied(Applied::DeadLetter)
+            }
+            ProjectionEffect::Apply { .. } => ProjectionInput::Applied(Applied::Ok),
+            ProjectionEffect::Park { .. } if faults > 0 => {
+                faults -= 1;
+                told.push("not parked");
+                ProjectionInput::Done(Err(Fault::Transient("unavailable")))
+            }
+            ProjectionEffect::Verify(cursor) => {
+                assert_eq!(cursor, world.log[0]);
+                told.push("verify");
+                ProjectionInput::Done(Ok(()))
+            }
+            ProjectionEffect::Begin | ProjectionEffect::Park { .. } | ProjectionEffect::Commit(_) => {
+                ProjectionInput::Done(Ok(()))
+            }
+            ProjectionEffect::Pause(_) => ProjectionInput::Waited,
+            ProjectionEffect::Finish(finished) => break finished,
+            other => panic!("{other:?}"),
+        };
+    };
+    assert!(finished.is_ok());
+    assert_eq!(told, ["read", "not parked", "verify", "read"]);
+    assert_eq!((machine.counts(), machine.parked()), ((1, 0), 1));
+}
