@@ -76,8 +76,8 @@ impl<S: EventStore> CommandExecutor<S> {
     /// needs no read. Their size in bytes is not limited.
     ///
     /// Commands that allow it ([`StateFold::timeless`](super::StateFold::timeless)) and have no command id queue up for each
-    /// other's streams, and are decided one after the other on what those before them decided: what up to 64 of them, or
-    /// 1 MiB of events, decided is stored by one append.
+    /// other's streams, and are decided one after the other on what those before them decided: what up to 64 of them
+    /// decided is stored by one append. Once its events are 1 MiB, no further command is added.
     ///
     /// Only an append that finds every stream as it was folded is ever answered; a rejection or a decision to do nothing is
     /// decided again on a fresh read. So another process that appends too costs reads and nothing else. Do not use it where
@@ -230,8 +230,10 @@ async fn drive<C: CommandLogic, S: EventStore + ?Sized>(
                         None => (appending, Company::default()),
                     };
                     let appended = store.append(appending.request()).await;
-                    let appended = company.answer(appended, &mut entropy);
-                    appending.appended(appended, &mut entropy)
+                    match company.answer(appended, &mut entropy) {
+                        Some(appended) => appending.appended(appended, &mut entropy),
+                        None => appending.look(),
+                    }
                 }
                 DecisionStep::Wait(waiting) => {
                     drop((turn.take(), lead.take()));

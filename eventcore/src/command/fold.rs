@@ -139,6 +139,9 @@ impl<C: CommandLogic> StateFold<C> {
     ///
     /// Then an executor with a [state cache](super::CommandExecutor::state_cache) decides commands that wait for each other
     /// on the same streams one after the other on what those before them decided, and stores all of it in one append.
+    ///
+    /// [`handle`](CommandLogic::handle) then runs in the task of whichever caller comes first: within his tracing span, with
+    /// his task-locals. A panic reaches the caller of the command that panics.
     #[must_use]
     pub fn timeless(mut self) -> Self {
         if let Some(fold) = &mut self.0 {

@@ -9,7 +9,7 @@ use super::CommandLogic;
 use super::cache::{CacheKey, CachedState};
 use super::executor::SystemEntropy;
 use super::known::Known;
-use super::lobby::Lobbies;
+use super::lobby::{Entry, Line, Lobbies};
 use super::machine::{Appending, DecisionStep, Entropy};
 use super::recall::Recalling;
 use crate::{AppendRequest, Appended, EventStoreError, InvalidAppend};
@@ -58,22 +58,24 @@ impl Joint {
     pub(super) async fn enter<C: CommandLogic>(&self, recalling: Recalling<C>) -> Entered<C> {
         let key = *recalling.key();
         let mut recalling = Some(recalling);
-        let mut waiter = None;
-        let leads = self.0.enter(key, || {
+        let mut waits = None;
+        let entry = self.0.enter(key, || {
             let (tell, told) = oneshot::channel();
             let seat = Arc::new(Seat(Mutex::new(match recalling.take() {
                 Some(recalling) => Place::Waiting(recalling, tell),
                 None => Place::Left,
             })));
             let candidate: Arc<dyn Candidate> = seat.clone();
-            waiter = Some(Waiter { joint: self.clone(), key, seat, told });
+            waits = Some((seat, told));
             candidate
         });
-        match (recalling, waiter) {
-            (Some(recalling), _) if leads => Entered::Leads(Lead::new(self.clone(), key), recalling),
-            (_, Some(waiter)) => waiter.wait().await,
+        match (entry, recalling, waits) {
+            (Entry::Leads(line), Some(recalling), _) => Entered::Leads(Lead::new(self.clone(), key, line), recalling),
+            (Entry::Waits(line), _, Some((seat, told))) => {
+                Waiter { joint: self.clone(), key, line, seat, told }.wait().await
+            }
             // The closure above is called exactly if the command does not lead.
-            (_, None) => Entered::GoesOn(DecisionStep::Done(Err(nobody_told().into()))),
+            _ => Entered::GoesOn(DecisionStep::Done(Err(nobody_told().into()))),
         }
     }
 }
@@ -86,13 +88,14 @@ fn nobody_told() -> EventStoreError {
 pub(super) struct Lead {
     joint: Joint,
     key: CacheKey,
+    line: Line,
     gathered: bool,
     leads: bool,
 }
 
 impl Lead {
-    const fn new(joint: Joint, key: CacheKey) -> Self {
-        Self { joint, key, gathered: false, leads: true }
+    const fn new(joint: Joint, key: CacheKey, line: Line) -> Self {
+        Self { joint, key, line, gathered: false, leads: true }
     }
 
     /// Takes those who wait along in its first append.
@@ -102,22 +105,25 @@ impl Lead {
         entropy: &mut impl Entropy,
     ) -> (Appending<C>, Company) {
         let mut company = Company::default();
-        if std::mem::replace(&mut self.gathered, true) {
+        if std::mem::replace(&mut self.gathered, true) || !appending.is_open() {
             return (appending, company);
         }
-        let Some(mut draft) = appending.draft() else { return (appending, company) };
-        if draft.crowded {
+        if appending.left_crowd() {
             // Those who were stored with the last one may be about to come again.
             tokio::task::yield_now().await;
         }
-        while draft.has_room()
-            && let Some(candidate) = self.joint.0.take(&self.key)
-        {
+        // A draft is costly, and mostly nobody waits.
+        let Some(first) = self.take() else { return (appending, company) };
+        company.aside.push(first);
+        let Some(mut draft) = appending.draft() else { return (appending, company) };
+        let mut next = company.aside.pop();
+        while let Some(candidate) = next {
             if draft.add(&*candidate, entropy) {
                 company.on_board.push(candidate);
             } else {
                 company.aside.push(candidate);
             }
+            next = if draft.has_room() { self.take() } else { None };
         }
         match draft.finish() {
             Ok((request, parts)) => {
@@ -129,19 +135,23 @@ impl Lead {
             // They do not fit into one append: each goes on alone.
             Err(error) => {
                 let refused = Err(error.into());
-                company.on_board.drain(..).for_each(|candidate| candidate.answer(&refused, entropy));
+                company.on_board.drain(..).for_each(|candidate| candidate.answer(Some(&refused), entropy));
             }
         }
         (appending, company)
+    }
+
+    fn take(&self) -> Option<Arc<dyn Candidate>> {
+        self.joint.0.take(&self.key, self.line)
     }
 }
 
 impl Drop for Lead {
     fn drop(&mut self) {
         while self.leads
-            && let Some(next) = self.joint.0.pass(&self.key)
+            && let Some(next) = self.joint.0.pass(&self.key, self.line)
         {
-            match next.lead(Self::new(self.joint.clone(), self.key)) {
+            match next.lead(Self::new(self.joint.clone(), self.key, self.line)) {
                 Ok(()) => self.leads = false,
                 // He has left. This one leads still, and that one never did.
                 Err(mut refused) => refused.leads = false,
@@ -159,25 +169,23 @@ pub(super) struct Company {
 }
 
 impl Company {
-    /// Tells all of them. Gives back what is true for the leader too.
+    /// Tells all of them. Gives back what is true for the leader too; `None` if nobody knows.
     ///
     /// One who lost his patience may be sending the append again: if it was refused here, it may be stored there.
     pub(super) fn answer(
         mut self,
         result: Result<Appended, EventStoreError>,
         entropy: &mut dyn Entropy,
-    ) -> Result<Appended, EventStoreError> {
+    ) -> Option<Result<Appended, EventStoreError>> {
         // First nobody can lose his patience any more, then all are told the same.
         let gone = self.on_board.iter().filter(|candidate| !candidate.stay()).count();
-        let result = match result {
-            Err(error) if gone > 0 => Err(EventStoreError::outcome_unknown(error)),
-            result => result,
-        };
-        self.tell(&result, entropy);
+        let is_refused = matches!(&result, Err(error) if !matches!(error, EventStoreError::OutcomeUnknown { .. }));
+        let result = if gone > 0 && is_refused { None } else { Some(result) };
+        self.tell(result.as_ref(), entropy);
         result
     }
 
-    fn tell(&mut self, result: &Result<Appended, EventStoreError>, entropy: &mut dyn Entropy) {
+    fn tell(&mut self, result: Option<&Result<Appended, EventStoreError>>, entropy: &mut dyn Entropy) {
         for candidate in self.on_board.drain(..).chain(self.aside.drain(..)) {
             candidate.answer(result, entropy);
         }
@@ -186,10 +194,8 @@ impl Company {
 
 impl Drop for Company {
     fn drop(&mut self) {
-        if !self.on_board.is_empty() || !self.aside.is_empty() {
-            let lost = EventStoreError::outcome_unknown("the command that was to store this one was given up");
-            self.tell(&Err(lost), &mut SystemEntropy);
-        }
+        // The leader was given up. The store has not failed, so this is no fault.
+        self.tell(None, &mut SystemEntropy);
     }
 }
 
@@ -200,13 +206,12 @@ pub(super) struct Draft {
     parts: Vec<AppendRequest>,
     events: usize,
     bytes: usize,
-    crowded: bool,
 }
 
 impl Draft {
     /// Begins with the leader's own append. `ahead` is the state after it.
-    pub(super) fn new(ahead: CachedState, first: AppendRequest, crowded: bool) -> Self {
-        Self { ahead: Some(ahead), events: first.events().len(), bytes: first.size(), parts: vec![first], crowded }
+    pub(super) fn new(ahead: CachedState, first: AppendRequest) -> Self {
+        Self { ahead: Some(ahead), events: first.events().len(), bytes: first.size(), parts: vec![first] }
     }
 
     fn has_room(&self) -> bool {
@@ -250,15 +255,22 @@ impl Draft {
 }
 
 impl<C: CommandLogic> Appending<C> {
-    /// What others may be added to; `None` if this append is for nobody else.
+    /// Whether others may have a part in it.
+    fn is_open(&self) -> bool {
+        let may_be = !self.alone && !self.sent_before && self.run.cache && self.run.claim.is_none();
+        may_be && self.known.is_some() && self.run.fold.is_timeless() && self.request.size() < ENOUGH_BYTES
+    }
+
+    /// Whether others had a part in the last one, going by what is known. From now on, they had none.
+    fn left_crowd(&mut self) -> bool {
+        self.known.as_mut().is_some_and(|known| std::mem::take(&mut known.crowded))
+    }
+
+    /// What others are added to; `None` if nobody can say what is after it.
     fn draft(&self) -> Option<Draft> {
         let (known, fold) = (self.known.as_ref()?, self.run.fold.own()?);
-        if self.alone || self.sent_before || !fold.timeless || !self.run.cache || self.run.claim.is_some() {
-            return None;
-        }
-        let crowded = known.crowded;
         let ahead = (fold.copy)(known).if_stored(&self.run.command, &self.run.fold, &self.request)?;
-        Some(Draft::new((fold.cached)(ahead), self.request.clone(), crowded))
+        Some(Draft::new((fold.cached)(ahead), self.request.clone()))
     }
 
     /// What it is a part of was never sent: the command is decided by itself, on what is read.
@@ -292,8 +304,8 @@ pub(super) trait Candidate: Send + Sync {
     fn sent_with(&self, request: &AppendRequest, own: Range<usize>);
     /// Waits from now on until it is told. Not if it sends the append by itself.
     fn stay(&self) -> bool;
-    /// What became of that.
-    fn answer(&self, result: &Result<Appended, EventStoreError>, entropy: &mut dyn Entropy);
+    /// What became of that; `None` if nobody knows.
+    fn answer(&self, result: Option<&Result<Appended, EventStoreError>>, entropy: &mut dyn Entropy);
     /// Leads from now on. Gives it back if it waits no longer.
     fn lead(&self, lead: Lead) -> Result<(), Lead>;
 }
@@ -324,23 +336,29 @@ enum Told<C: CommandLogic> {
     Panicked(Box<dyn Any + Send>),
 }
 
+/// What a command's own code does must not keep the others from being told.
+fn told<C: CommandLogic>(step: impl FnOnce() -> DecisionStep<C>) -> Told<C> {
+    catch_unwind(AssertUnwindSafe(step)).map_or_else(Told::Panicked, Told::GoOn)
+}
+
 impl<C: CommandLogic> Seat<C> {
     fn place(&self) -> MutexGuard<'_, Place<C>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How it goes on alone, with whatever has become of it; `None` if it is about to be told, which the leader does for
-    /// as long as others decide: he waits for nothing in between.
-    fn leave(&self) -> Option<DecisionStep<C>> {
+    fn is_waiting(&self) -> bool {
+        matches!(*self.place(), Place::Waiting(..))
+    }
+
+    /// Waits no longer, with whatever has become of it; `None` if it is about to be told, which the leader does for as long
+    /// as others decide: he waits for nothing in between.
+    fn leave(&self) -> Option<Gone<C>> {
         let mut place = self.place();
         match std::mem::replace(&mut *place, Place::Left) {
-            Place::Waiting(recalling, _) => {
-                tracing::debug!("a command on the same streams takes long; going on without it");
-                Some(recalling.alone())
-            }
+            Place::Waiting(recalling, _) => Some(Gone::Undecided(recalling)),
             Place::Decided(appending, _) => {
                 *place = Place::Resends;
-                Some(appending.appended(Err(nobody_told()), &mut SystemEntropy))
+                Some(Gone::Decided(appending))
             }
             other => {
                 *place = other;
@@ -348,6 +366,13 @@ impl<C: CommandLogic> Seat<C> {
             }
         }
     }
+}
+
+/// What became of a command until its patience was lost.
+enum Gone<C: CommandLogic> {
+    Undecided(Recalling<C>),
+    /// Its append may have been sent, by a leader from whom nothing is heard.
+    Decided(Appending<C>),
 }
 
 impl<C: CommandLogic> Candidate for Seat<C> {
@@ -402,18 +427,19 @@ impl<C: CommandLogic> Candidate for Seat<C> {
         !matches!(*place, Place::Resends)
     }
 
-    fn answer(&self, result: &Result<Appended, EventStoreError>, entropy: &mut dyn Entropy) {
+    fn answer(&self, result: Option<&Result<Appended, EventStoreError>>, entropy: &mut dyn Entropy) {
         let mut place = self.place();
-        let (step, tell) = match std::mem::replace(&mut *place, Place::Left) {
-            Place::Waiting(recalling, tell) => (recalling.alone(), tell),
-            Place::Drafted(appending, tell) => (appending.alone(), tell),
-            Place::Decided(appending, tell) | Place::Staying(appending, tell) => {
-                (appending.appended(result.clone(), entropy), tell)
-            }
+        let (told, tell) = match std::mem::replace(&mut *place, Place::Left) {
+            Place::Waiting(recalling, tell) => (told(|| recalling.alone()), tell),
+            Place::Drafted(appending, tell) => (told(|| appending.alone()), tell),
+            Place::Decided(appending, tell) | Place::Staying(appending, tell) => match result {
+                Some(result) => (told(|| appending.appended(result.clone(), entropy)), tell),
+                None => (told(|| appending.look()), tell),
+            },
             Place::Resends | Place::Left => return,
         };
-        // Under the lock: who leaves now has been told already.
-        drop(tell.send(Told::GoOn(step)));
+        // Under the lock: who leaves now has been told already. If he is gone, what he brought may panic when it goes.
+        drop(catch_unwind(AssertUnwindSafe(|| drop(tell.send(told)))));
     }
 
     fn lead(&self, lead: Lead) -> Result<(), Lead> {
@@ -467,42 +493,72 @@ impl<C: CommandLogic> Recalling<C> {
 struct Waiter<C: CommandLogic> {
     joint: Joint,
     key: CacheKey,
+    /// Behind whom it waits.
+    line: Line,
     seat: Arc<Seat<C>>,
     told: oneshot::Receiver<Told<C>>,
 }
 
 impl<C: CommandLogic> Waiter<C> {
     async fn wait(mut self) -> Entered<C> {
-        let told = match timeout(PATIENCE, &mut self.told).await {
-            Ok(told) => told.ok(),
-            Err(_) => match self.leave() {
-                Some(told) => Some(told),
-                // It is being told.
-                None => (&mut self.told).await.ok(),
-            },
-        };
-        match told {
-            Some(Told::Lead(lead, recalling)) => Entered::Leads(lead, recalling),
-            Some(Told::GoOn(step)) => Entered::GoesOn(step),
-            Some(Told::Panicked(panic)) => resume_unwind(panic),
-            None => Entered::GoesOn(DecisionStep::Done(Err(nobody_told().into()))),
+        for is_last in [false, true] {
+            if let Ok(told) = timeout(PATIENCE, &mut self.told).await {
+                return entered(told.ok());
+            }
+            let lead = self.take_over();
+            if lead.is_none() && !is_last && self.seat.is_waiting() {
+                // Somebody else has taken the lead over, and is about to take this one along.
+                continue;
+            }
+            // A lead that is taken over for nothing is passed on as it is dropped.
+            match (self.seat.leave(), lead) {
+                (Some(Gone::Undecided(recalling)), lead) => {
+                    self.leave_lobby();
+                    tracing::debug!("a command on the same streams takes long; going on without it");
+                    return match lead {
+                        Some(lead) => Entered::Leads(lead, recalling),
+                        None => Entered::GoesOn(recalling.alone()),
+                    };
+                }
+                (Some(Gone::Decided(appending)), _) => return Entered::GoesOn(appending.look()),
+                (None, _) => break,
+            }
         }
+        // It is being told.
+        entered((&mut self.told).await.ok())
     }
 
-    /// Goes on alone, with whatever has become of it; `None` if it is about to be told.
-    fn leave(&mut self) -> Option<Told<C>> {
+    /// The lead, if nobody else has taken it over in the meantime.
+    fn take_over(&mut self) -> Option<Lead> {
+        let is_his = self.joint.0.take_over(&self.key, &mut self.line);
+        is_his.then(|| Lead::new(self.joint.clone(), self.key, self.line))
+    }
+
+    /// All who wait are looked through, under the lock of all lobbies: not for those who were told.
+    fn leave_lobby(&self) {
         self.joint.0.leave(&self.key, |other| std::ptr::addr_eq(Arc::as_ptr(other), Arc::as_ptr(&self.seat)));
-        self.seat.leave().map(Told::GoOn)
+    }
+}
+
+fn entered<C: CommandLogic>(told: Option<Told<C>>) -> Entered<C> {
+    match told {
+        Some(Told::Lead(lead, recalling)) => Entered::Leads(lead, recalling),
+        Some(Told::GoOn(step)) => Entered::GoesOn(step),
+        Some(Told::Panicked(panic)) => resume_unwind(panic),
+        None => Entered::GoesOn(DecisionStep::Done(Err(nobody_told().into()))),
     }
 }
 
 impl<C: CommandLogic> Drop for Waiter<C> {
     fn drop(&mut self) {
         // A lead that he was told of but never took goes with the channel, and is passed on so.
-        self.joint.0.leave(&self.key, |other| std::ptr::addr_eq(Arc::as_ptr(other), Arc::as_ptr(&self.seat)));
-        let mut place = self.seat.place();
-        if !matches!(*place, Place::Resends) {
-            *place = Place::Left;
+        let place = {
+            let mut place = self.seat.place();
+            let now = if matches!(*place, Place::Resends) { Place::Resends } else { Place::Left };
+            std::mem::replace(&mut *place, now)
+        };
+        if matches!(place, Place::Waiting(..)) {
+            self.leave_lobby();
         }
     }
 }
@@ -513,10 +569,11 @@ mod tests {
     use super::super::machine::{DecisionOptions, decide_with};
     use super::*;
     use crate::{
-        AppendedEvent, Command, CommandContext, Event, GlobalPosition, NewEvents, RecordedEvent, RetryPolicy,
-        StateFold, StreamId, StreamState, StreamVersion, Timestamp,
+        AppendedEvent, Command, CommandContext, Event, EventType, ExecutionOutcome, ExpectedVersion, GlobalPosition,
+        NewEvents, RecordedEvent, RetryPolicy, StateFold, StreamId, StreamState, StreamVersion, StreamsRead, Timestamp,
     };
     use serde::{Deserialize, Serialize};
+    use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
     #[derive(Serialize, Deserialize, Event)]
     #[event(namespace = "test")]
@@ -539,6 +596,7 @@ mod tests {
     struct AddOne {
         #[stream]
         to: StreamId,
+        panics: Arc<AtomicBool>,
     }
 
     impl CommandLogic for AddOne {
@@ -555,18 +613,50 @@ mod tests {
         fn handle(&self, _: &Count, streams: &AddOneStreams) -> Result<NewEvents<Self>, Self::Error> {
             Ok(NewEvents::new().append(&streams.to, Counted::One))
         }
+
+        fn ignored_event_types(&self) -> Vec<EventType> {
+            assert!(!self.panics.load(SeqCst), "a command panics");
+            Vec::new()
+        }
     }
 
     fn counter() -> StreamId {
         StreamId::new("counter").unwrap()
     }
 
-    fn recalling() -> Recalling<AddOne> {
-        // What is tested here is no fault of the store.
-        let options = DecisionOptions { retry: RetryPolicy::none(), cache: true, snapshots: None };
-        match decide_with(AddOne { to: counter() }, CommandContext::new(), options) {
+    fn begin(retry: RetryPolicy, panics: &Arc<AtomicBool>) -> Recalling<AddOne> {
+        let options = DecisionOptions { retry, cache: true, snapshots: None };
+        match decide_with(AddOne { to: counter(), panics: Arc::clone(panics) }, CommandContext::new(), options) {
             DecisionStep::Recall(recalling) => recalling,
             _ => panic!("it has to look into the cache"),
+        }
+    }
+
+    /// What is tested here is mostly no fault of the store, so it may not fail once.
+    fn recalling() -> Recalling<AddOne> {
+        begin(RetryPolicy::none(), &Arc::default())
+    }
+
+    fn append(step: DecisionStep<AddOne>) -> Appending<AddOne> {
+        match step {
+            DecisionStep::Append(appending) => appending,
+            _ => panic!("it has to append"),
+        }
+    }
+
+    fn read_nothing(step: DecisionStep<AddOne>) -> DecisionStep<AddOne> {
+        let nothing = StreamsRead { events: Vec::new(), versions: vec![StreamVersion::default()], receipt: None };
+        match step {
+            DecisionStep::Read(reading) => reading.read(Ok(nothing), &mut SystemEntropy),
+            _ => panic!("it has to read"),
+        }
+    }
+
+    fn done(step: DecisionStep<AddOne>) -> ExecutionOutcome {
+        match step {
+            DecisionStep::Keep(keeping) => done(keeping.kept()),
+            DecisionStep::Done(Ok(outcome)) => outcome,
+            _ => panic!("it was stored"),
         }
     }
 
@@ -574,26 +664,53 @@ mod tests {
     fn leads() -> Appending<AddOne> {
         let known = Known::nothing(&recalling().round.streams);
         let state = (AddOne::state_fold().own().unwrap().cached)(known);
-        match recalling().recalled(Some(state), &mut SystemEntropy) {
-            DecisionStep::Append(appending) => appending,
-            _ => panic!("it has to append"),
-        }
+        append(recalling().recalled(Some(state), &mut SystemEntropy))
+    }
+
+    fn version(number: u64) -> StreamVersion {
+        StreamVersion::try_new(number).unwrap()
+    }
+
+    /// So many events were stored in an empty stream.
+    fn stored(events: u64) -> Result<Appended, EventStoreError> {
+        let place = |number| AppendedEvent {
+            stream_id: counter(),
+            version: version(number),
+            position: GlobalPosition::try_new(number).unwrap(),
+        };
+        let recorded_at = Timestamp::from_micros(0).unwrap();
+        Ok(Appended { events: (1..=events).map(place).collect(), recorded_at, replayed: false })
     }
 
     struct Member {
-        seat: Seat<AddOne>,
+        seat: Arc<Seat<AddOne>>,
         told: oneshot::Receiver<Told<AddOne>>,
     }
 
     impl Member {
+        fn waiting(recalling: Recalling<AddOne>) -> Self {
+            let (tell, told) = oneshot::channel();
+            Self { seat: Arc::new(Seat(Mutex::new(Place::Waiting(recalling, tell)))), told }
+        }
+
         /// One who has decided on the leader's event, and the whole append.
         fn drafted() -> (Self, AppendRequest, Range<usize>) {
-            let (tell, told) = oneshot::channel();
-            let member = Self { seat: Seat(Mutex::new(Place::Waiting(recalling(), tell))), told };
+            let member = Self::waiting(recalling());
             let mut draft = leads().draft().unwrap();
-            assert!(draft.add(&member.seat, &mut SystemEntropy), "it decided nothing");
+            assert!(draft.add(&*member.seat, &mut SystemEntropy), "it decided nothing");
             let (whole, parts) = draft.finish().unwrap();
             (member, whole, parts[1].clone())
+        }
+
+        /// One whose part is in the whole append.
+        fn decided() -> Self {
+            let (member, whole, own) = Self::drafted();
+            member.seat.sent_with(&whole, own);
+            member
+        }
+
+        fn company(&self) -> Company {
+            Company { on_board: vec![self.seat.clone()], aside: Vec::new() }
         }
 
         fn step(&mut self) -> DecisionStep<AddOne> {
@@ -604,34 +721,86 @@ mod tests {
         }
     }
 
+    /// It looks first. If nothing is there, what is sent expects the stream as the leader found it.
+    fn check_sends_the_whole(step: DecisionStep<AddOne>) {
+        let appending = append(read_nothing(step));
+        let request = appending.request();
+        assert_eq!(request.events().len(), 2);
+        assert_eq!(request.streams()[0].expected, ExpectedVersion::NoStream);
+        let outcome = done(appending.appended(stored(2), &mut SystemEntropy));
+        assert_eq!((outcome.version_of(&counter()), outcome.attempts()), (Some(version(2)), 1));
+    }
+
     #[test]
     fn nobody_sends_what_he_decided_without_what_it_was_decided_on() {
         let (mut member, whole, own) = Member::drafted();
         assert!(member.seat.leave().is_none(), "its part alone is nothing to go on with");
-        member.seat.sent_with(&whole, own.clone());
-        let version = |number| StreamVersion::try_new(number).unwrap();
-        let place = |number| AppendedEvent {
-            stream_id: counter(),
-            version: version(number),
-            position: GlobalPosition::try_new(number).unwrap(),
-        };
-        let recorded_at = Timestamp::from_micros(0).unwrap();
-        let appended = Appended { events: vec![place(1), place(2)], recorded_at, replayed: false };
-        assert!(member.seat.stay());
-        member.seat.answer(&Ok(appended), &mut SystemEntropy);
-        match member.step() {
-            DecisionStep::Done(Ok(outcome)) => assert_eq!(outcome.version_of(&counter()), Some(version(2))),
-            _ => panic!("it was stored"),
-        }
+        member.seat.sent_with(&whole, own);
+        assert!(member.company().answer(stored(2), &mut SystemEntropy).is_some());
+        assert_eq!(done(member.step()).version_of(&counter()), Some(version(2)));
     }
 
     #[test]
     fn whoever_is_left_before_the_append_is_made_decides_again() {
         let (mut member, ..) = Member::drafted();
-        let Member { seat, told } = member;
-        let seat = Arc::new(seat);
-        drop(Company { on_board: vec![seat.clone()], aside: Vec::new() });
-        member = Member { seat: Arc::into_inner(seat).unwrap(), told };
+        drop(member.company());
         assert!(matches!(member.step(), DecisionStep::Recall(_)), "it has to look again");
+    }
+
+    #[test]
+    fn whoever_is_left_with_an_append_sends_the_whole_and_counts_no_fault() {
+        let mut member = Member::decided();
+        drop(member.company());
+        check_sends_the_whole(member.step());
+
+        // He gave the leader up, who is refused then: nobody knows whether that was his doing.
+        let member = Member::decided();
+        let Some(Gone::Decided(appending)) = member.seat.leave() else { panic!("it has decided") };
+        let refused = Err(EventStoreError::unavailable("no connection"));
+        assert!(member.company().answer(refused, &mut SystemEntropy).is_none(), "the leader takes it for sure");
+        check_sends_the_whole(appending.look());
+    }
+
+    #[test]
+    fn whoever_looks_and_finds_that_others_were_faster_decides_again() {
+        let mut member = Member::decided();
+        drop(member.company());
+        let DecisionStep::Read(reading) = member.step() else { panic!("it has to look") };
+        let moved = StreamsRead { events: Vec::new(), versions: vec![version(1)], receipt: None };
+        match reading.read(Ok(moved), &mut SystemEntropy) {
+            DecisionStep::Wait(waiting) => {
+                assert_eq!(waiting.contended(), Some(&counter()));
+                assert!(matches!(waiting.waited(), DecisionStep::Recall(_)), "it has to look again");
+            }
+            _ => panic!("it has to queue up"),
+        }
+    }
+
+    #[test]
+    fn a_panic_while_one_is_told_keeps_nobody_waiting() {
+        let panics = Arc::default();
+        let mut first = Member::waiting(begin(RetryPolicy::none(), &panics));
+        let mut second = Member::waiting(recalling());
+        panics.store(true, SeqCst);
+        drop(Company { on_board: Vec::new(), aside: vec![first.seat.clone(), second.seat.clone()] });
+        assert!(matches!(first.told.try_recv(), Ok(Told::Panicked(_))), "it was not told of its panic");
+        assert!(matches!(second.step(), DecisionStep::Recall(_)), "it has to look again");
+    }
+
+    #[test]
+    fn a_shared_decision_that_came_to_nothing_is_not_counted() {
+        let failures =
+            [EventStoreError::unavailable("no connection"), InvalidAppend::TooManyEvents { count: 2, limit: 1 }.into()];
+        for failure in failures {
+            let step = begin(RetryPolicy::default(), &Arc::default()).recalled(None, &mut SystemEntropy);
+            let mut appending = append(read_nothing(step));
+            appending.own = Some(0..1);
+            let again = match appending.appended(Err(failure), &mut SystemEntropy) {
+                DecisionStep::Wait(waiting) => waiting.waited(),
+                again => again,
+            };
+            let appending = append(read_nothing(again));
+            assert_eq!(done(appending.appended(stored(1), &mut SystemEntropy)).attempts(), 1);
+        }
     }
 }

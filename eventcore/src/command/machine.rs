@@ -15,7 +15,7 @@ use super::{
 use crate::{
     AppendRequest, Appended, AppendedEvent, CommandClaim, DecodeError, Event, EventHeader, EventId, EventMetadata,
     EventStoreError, ExpectedVersion, Fingerprint, InvalidAppend, NewEvent, ReadStreams, RecordedEvent, SharedError,
-    Snapshot, SnapshotKey, StreamId, StreamVersion, StreamsRead, VersionConflict,
+    Snapshot, SnapshotKey, StreamId, StreamPosition, StreamVersion, StreamsRead, VersionConflict,
 };
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
@@ -499,8 +499,17 @@ pub struct Reading<C: CommandLogic> {
 enum Purpose<C: CommandLogic> {
     /// To decide on what is read.
     Decide(Round<C>),
-    /// To see whether an append whose answer was lost had happened, now that it conflicts.
-    Settle { request: AppendRequest, own: Option<Range<usize>>, conflict: VersionConflict },
+    /// To see whether an append had happened whose answer was lost.
+    Settle(Unsettled<C>),
+}
+
+/// An append of which nobody has told what became of it.
+struct Unsettled<C: CommandLogic> {
+    request: AppendRequest,
+    own: Option<Range<usize>>,
+    predicted: Option<Round<C>>,
+    /// It was sent again and refused so, perhaps because it was stored. Without, it is sent again if it still can be stored.
+    conflict: Option<VersionConflict>,
 }
 
 impl<C: CommandLogic> Reading<C> {
@@ -516,18 +525,10 @@ impl<C: CommandLogic> Reading<C> {
         let Self { run, request, purpose } = self;
         match (result, purpose) {
             (Ok(read), Purpose::Decide(round)) => run.decide(round, read, entropy),
-            (Ok(read), Purpose::Settle { request, own, conflict }) => match own_events(&request, &read) {
-                Some(outcome) => {
-                    let recorded_at = read.events.iter().find(|e| outcome.iter().any(|o| o.position == e.position()));
-                    let recorded_at = recorded_at.map(RecordedEvent::recorded_at);
-                    let outcome = of_own(outcome, own);
-                    DecisionStep::Done(Ok(ExecutionOutcome::settled(outcome, recorded_at, run.decisions)))
-                }
-                None => run.conflicted(conflict, entropy),
-            },
+            (Ok(read), Purpose::Settle(unsettled)) => run.settled(unsettled, &request, &read, entropy),
             (Err(error), purpose) => {
                 let transient = error.is_transient();
-                let error = if matches!(purpose, Purpose::Settle { .. }) { unsettled(error) } else { error };
+                let error = if matches!(purpose, Purpose::Settle(_)) { unsettled(error) } else { error };
                 if !transient {
                     return DecisionStep::Done(Err(error.into()));
                 }
@@ -537,15 +538,31 @@ impl<C: CommandLogic> Reading<C> {
     }
 }
 
+/// From where the streams that a request writes to have to be read to find its events: they can only stand right after the
+/// versions that it expects.
+fn written_from(request: &AppendRequest) -> impl Iterator<Item = StreamPosition> {
+    request.streams().iter().filter(|stream| stream.written).map(|stream| StreamPosition {
+        stream_id: stream.stream_id.clone(),
+        after: match stream.expected {
+            ExpectedVersion::Exact(version) => version,
+            // No stream yet: no other expectation is ever made of a decision.
+            _ => StreamVersion::default(),
+        },
+    })
+}
+
 /// Where the events of `request` stand in what was read; `None` if they are not there.
 fn own_events(request: &AppendRequest, read: &StreamsRead) -> Option<Vec<AppendedEvent>> {
     let by_id: HashMap<EventId, &RecordedEvent> = read.events.iter().map(|event| (event.id(), event)).collect();
+    let mut versions: HashMap<StreamId, StreamVersion> =
+        written_from(request).map(|stream| (stream.stream_id, stream.after)).collect();
     let find = |item: &crate::EventToAppend| {
-        by_id.get(&item.event.id).map(|event| AppendedEvent {
-            stream_id: event.stream_id().clone(),
-            version: event.version(),
-            position: event.position(),
-        })
+        let stream_id = request.stream_of(item);
+        let version = versions.get_mut(stream_id)?;
+        *version = version.next().ok()?;
+        let stored = by_id.get(&item.event.id)?;
+        let is_there = stored.stream_id() == stream_id && stored.version() == *version;
+        is_there.then(|| AppendedEvent { stream_id: stream_id.clone(), version: *version, position: stored.position() })
     };
     // Appends are atomic: all of its events are there, or none.
     request.events().iter().map(find).collect::<Option<Vec<_>>>().filter(|events| !events.is_empty())
@@ -563,6 +580,14 @@ fn of_own(mut places: Vec<AppendedEvent>, own: Option<Range<usize>>) -> Vec<Appe
 /// Whether the store refused for good what it was sent.
 fn is_answer(error: &EventStoreError) -> bool {
     !error.is_transient() && !matches!(error, EventStoreError::OutcomeUnknown { .. })
+}
+
+/// Where those queue up whose append was refused.
+fn refused_on(error: EventStoreError, request: &AppendRequest) -> Option<StreamId> {
+    match error {
+        EventStoreError::Conflict(conflict) => Some(conflict.stream_id),
+        _ => request.streams().iter().find(|stream| stream.written).map(|stream| stream.stream_id.clone()),
+    }
 }
 
 /// Whatever fails while an outcome is unknown leaves it unknown.
@@ -600,6 +625,8 @@ impl<C: CommandLogic> Appending<C> {
     #[must_use]
     pub fn appended(self, result: Result<Appended, EventStoreError>, entropy: &mut dyn Entropy) -> DecisionStep<C> {
         let Self { mut run, request, own, known, predicted, alone, sent_before } = self;
+        // A decision on what was read counts at once, and one that came to nothing because of others does not.
+        let counted = u32::from(predicted.is_none());
         match result {
             Ok(appended) => {
                 // Its receipt may be there already: then this was no decision.
@@ -607,12 +634,11 @@ impl<C: CommandLogic> Appending<C> {
                 run.appended(known, own, &request, appended)
             }
             Err(EventStoreError::Conflict(conflict)) if sent_before => {
-                run.decisions += u32::from(predicted.is_some());
-                run.settle(request, own, conflict)
+                run.settle(Unsettled { request, own, predicted, conflict: Some(conflict) })
             }
             Err(error) if !sent_before && is_answer(&error) && predicted.is_some() => match (predicted, known) {
                 (Some(round), Some(known)) => run.read_on(round, known),
-                (round, _) => run.left_out(round, Some(error)),
+                (round, _) => run.left_out(round, refused_on(error, &request)),
             },
             Err(EventStoreError::Conflict(conflict)) => {
                 run.recent = known.filter(|_| run.goes_on());
@@ -621,16 +647,21 @@ impl<C: CommandLogic> Appending<C> {
             // Perhaps only what others wanted was refused.
             Err(error) if !sent_before && is_answer(&error) && own.is_some() => {
                 run.recent = known.filter(|_| run.goes_on());
+                run.decisions -= counted.min(run.decisions);
                 run.attempt()
             }
             Err(error @ EventStoreError::OutcomeUnknown { .. }) => run.faulted(error, entropy, |run| {
-                DecisionStep::Append(Self { run, request, own, known, predicted, alone, sent_before: true })
+                // Whoever led sends it again; that not all others do too, they look first.
+                let looks = own.is_some() && known.is_none() && !sent_before;
+                let again = Self { run, request, own, known, predicted, alone, sent_before: true };
+                if looks { again.look() } else { DecisionStep::Append(again) }
             }),
             // Nothing of it is stored. It must not be sent by several, of whom some have given it up.
             Err(error) if error.is_transient() && !sent_before && own.is_some() => {
                 run.faulted(error, entropy, |mut run| match known {
                     Some(known) => {
                         run.recent = run.goes_on().then_some(known);
+                        run.decisions -= counted.min(run.decisions);
                         run.attempt()
                     }
                     None => run.left_out(predicted, None),
@@ -645,6 +676,12 @@ impl<C: CommandLogic> Appending<C> {
             Err(error) if sent_before => DecisionStep::Done(Err(unsettled(error).into())),
             Err(error) => DecisionStep::Done(Err(error.into())),
         }
+    }
+
+    /// Nobody knows what became of it, and no store has failed: it is looked for, and sent again if it is not there.
+    pub(super) fn look(self) -> DecisionStep<C> {
+        let Self { run, request, own, predicted, .. } = self;
+        run.settle(Unsettled { request, own, predicted, conflict: None })
     }
 }
 
@@ -670,15 +707,49 @@ impl<C: CommandLogic> Run<C> {
         }
     }
 
-    /// An append whose first answer was lost conflicts: perhaps with itself.
-    fn settle(self, request: AppendRequest, own: Option<Range<usize>>, conflict: VersionConflict) -> DecisionStep<C> {
-        let written = request.streams().iter().filter(|stream| stream.written).map(|stream| stream.stream_id.clone());
-        match ReadStreams::new(written) {
-            Ok(read) => {
-                let purpose = Purpose::Settle { request, own, conflict };
-                DecisionStep::Read(Reading { run: self, request: read, purpose })
-            }
-            Err(error) => DecisionStep::Done(Err(unsettled(error.into()).into())),
+    /// Looks whether an append was stored.
+    fn settle(self, unsettled: Unsettled<C>) -> DecisionStep<C> {
+        match ReadStreams::after(written_from(&unsettled.request)) {
+            Ok(request) => DecisionStep::Read(Reading { run: self, request, purpose: Purpose::Settle(unsettled) }),
+            Err(error) => DecisionStep::Done(Err(EventStoreError::outcome_unknown(error).into())),
+        }
+    }
+
+    fn settled(
+        mut self,
+        unsettled: Unsettled<C>,
+        request: &ReadStreams,
+        read: &StreamsRead,
+        entropy: &mut dyn Entropy,
+    ) -> DecisionStep<C> {
+        let Unsettled { request: sent, own, predicted, conflict } = unsettled;
+        if let Some(places) = own_events(&sent, read) {
+            self.decisions += u32::from(predicted.is_some());
+            let recorded_at =
+                read.events.iter().find(|event| places.iter().any(|own| own.position == event.position()));
+            let recorded_at = recorded_at.map(RecordedEvent::recorded_at);
+            let outcome = ExecutionOutcome::settled(of_own(places, own), recorded_at, self.decisions);
+            return DecisionStep::Done(Ok(outcome));
+        }
+        let moved = || {
+            let mut streams = request.streams().iter().zip(&read.versions);
+            let (stream, actual) = streams.find(|(stream, version)| stream.after != **version)?;
+            let (stream_id, expected) = (stream.stream_id.clone(), ExpectedVersion::Exact(stream.after));
+            Some(VersionConflict { stream_id, expected, actual: *actual })
+        };
+        match (conflict.or_else(moved), predicted) {
+            // It is not stored, and never will be.
+            (Some(conflict), Some(round)) => self.left_out(Some(round), Some(conflict.stream_id)),
+            (Some(conflict), None) => self.conflicted(conflict, entropy),
+            (None, predicted) => DecisionStep::Append(Appending {
+                run: self,
+                request: sent,
+                own,
+                known: None,
+                predicted,
+                alone: true,
+                sent_before: true,
+            }),
         }
     }
 }

@@ -8,7 +8,7 @@ use super::CommandLogic;
 use super::cache::{CacheKey, CachedState};
 use super::known::Known;
 use super::machine::{Appending, DecisionStep, Entropy, Recall, Round, Run, Waiting};
-use crate::{AppendRequest, EventStoreError, StreamId, StreamVersion};
+use crate::{AppendRequest, StreamId, StreamVersion};
 use std::time::Duration;
 
 /// A state may be in the executor's cache.
@@ -124,21 +124,17 @@ impl<C: CommandLogic> Run<C> {
         self.request(&round.streams, &versions, events, entropy).ok()
     }
 
-    /// The command had no part in an append, or it came to nothing: it goes on alone, from what is in the cache by then.
-    pub(super) fn left_out(mut self, round: Option<Round<C>>, why: Option<EventStoreError>) -> DecisionStep<C> {
+    /// The command had no part in an append, or it came to nothing: it goes on alone, from what is in the cache by then. All
+    /// who had a part in what was refused take turns at `contended`, instead of being in each other's way.
+    pub(super) fn left_out(mut self, round: Option<Round<C>>, contended: Option<StreamId>) -> DecisionStep<C> {
         self.recall = Recall::ToReadOn;
         let next = match round {
             Some(round) => self.recall(round),
             None => self.attempt(),
         };
-        match why {
-            // All who had a part in it take turns, instead of being in each other's way.
-            Some(EventStoreError::Conflict(conflict)) => DecisionStep::Wait(Waiting {
-                delay: Duration::ZERO,
-                contended: Some(conflict.stream_id),
-                then: Box::new(next),
-            }),
-            _ => next,
+        match contended {
+            None => next,
+            contended => DecisionStep::Wait(Waiting { delay: Duration::ZERO, contended, then: Box::new(next) }),
         }
     }
 }

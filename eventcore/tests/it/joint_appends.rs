@@ -203,8 +203,11 @@ type Executor = CommandExecutor<Store>;
 type Answer = Result<ExecutionOutcome, CommandError<No>>;
 
 fn executor(store: &Store) -> Executor {
-    let retry = RetryPolicy::default().max_attempts(MaxAttempts::try_new(1_000).unwrap());
-    CommandExecutor::new(store.clone()).retry(retry).state_cache(100)
+    CommandExecutor::new(store.clone()).retry(tireless()).state_cache(100)
+}
+
+fn tireless() -> RetryPolicy {
+    RetryPolicy::default().max_attempts(MaxAttempts::try_new(1_000).unwrap())
 }
 
 fn hot() -> StreamId {
@@ -311,10 +314,10 @@ async fn a_command_with_an_id_has_an_append_of_its_own() {
 
 #[tokio::test(start_paused = true)]
 async fn a_caller_who_gives_up_takes_nobody_along() {
-    // At every moment of the first command's life.
-    for given_up_after in 0..=30 {
+    // At every moment of the first command's life. The store never fails: nothing has to be tried again.
+    for (given_up_after, retry) in (0..=30).flat_map(|after| [(after, tireless()), (after, RetryPolicy::none())]) {
         let store = Store::new(Vec::new());
-        let executor = executor(&store);
+        let executor = executor(&store).retry(retry);
         let first = executor.clone();
         let first = async move {
             let given_up = Duration::from_millis(given_up_after);
@@ -333,9 +336,10 @@ async fn a_caller_who_gives_up_takes_nobody_along() {
 #[tokio::test(start_paused = true)]
 async fn a_command_that_its_caller_does_not_poll_keeps_nobody_for_ever() {
     // Left alone while it reads, and while its append is under way, with others in it.
-    for polled in [LATENCY / 2, LATENCY * 3 / 2] {
+    let (reads, appends) = (LATENCY / 2, LATENCY * 3 / 2);
+    for (polled, retry) in [(reads, tireless()), (appends, tireless()), (appends, RetryPolicy::none())] {
         let store = Store::new(Vec::new());
-        let executor = executor(&store);
+        let executor = executor(&store).retry(retry);
         let mut left_alone = Box::pin(executor.execute(note(100, Mood::Ready)));
         assert!(timeout(Duration::ZERO, &mut left_alone).await.is_err());
         let others = executor.clone();
@@ -343,10 +347,33 @@ async fn a_command_that_its_caller_does_not_poll_keeps_nobody_for_ever() {
         assert!(timeout(polled, &mut left_alone).await.is_err());
         let answers = others.await.unwrap();
         assert!(answers.values().all(Result::is_ok), "{answers:?}");
+        if polled == reads {
+            assert_eq!(store.appends.load(Ordering::SeqCst), 1, "appends of those who went on without it");
+        }
+        // Nobody waits for it a second time.
+        let later = timeout(Duration::from_secs(1), executor.execute(note(200, Mood::Ready))).await;
+        assert!(later.is_ok_and(|answer| answer.is_ok()), "a later command waits too");
         left_alone.await.unwrap();
         let log = store.log(&[hot()]).await;
-        assert_eq!(log.len(), 6);
+        assert_eq!(log.len(), 7);
         check_decisions(&log, |_| vec![hot()]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_answer_is_found_in_a_stream_that_is_too_long_to_be_read() {
+    let config = MemoryConfig { max_read_events: 10, ..MemoryConfig::default() };
+    // The command that leads, and one that is taken along.
+    for lost in [1, 2] {
+        let store = Store::with(Vec::new(), config);
+        let executor = executor(&store);
+        for command in 0..20 {
+            executor.execute(note(command, Mood::Ready)).await.unwrap();
+        }
+        store.chances.lock().unwrap().push_back(Chance::LostAfter);
+        let answers = together(&executor, (20..20 + lost).map(|command| note(command, Mood::Ready))).await;
+        assert!(answers.values().all(Result::is_ok), "{answers:?}");
+        assert_eq!(store.inner.stream_version(&hot()).await.unwrap().get(), 20 + lost);
     }
 }
 
