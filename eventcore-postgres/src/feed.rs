@@ -162,42 +162,51 @@ impl Feed {
         let near = end.min(begin.saturating_add(NEAR.saturating_mul(limit as u64).max(NEAR_AT_LEAST)));
         let everywhere = !matches!(filter.stream_selection(), StreamSelection::Exact(_) | StreamSelection::Prefix(_));
         if !everywhere || filter.event_types().is_none() {
-            return self.events(filter, Look::Far, begin, end, limit).await;
+            return self.events(filter, Look::Far, (begin, end), limit, PageSize::FULL_BYTES).await;
         }
-        let (mut events, full) = self.events(filter, Look::Near, begin, near, limit).await?;
+        let bytes = PageSize::FULL_BYTES;
+        let (mut events, full) = self.events(filter, Look::Near, (begin, near), limit, bytes).await?;
         if full || events.len() >= limit || near == end {
             return Ok((events, full));
         }
         // They are rare here, so the rest is looked up by type.
-        let (further, full) = self.events(filter, Look::Far, near, end, limit - events.len()).await?;
+        let left = bytes.saturating_sub(events.iter().map(RecordedEvent::size).sum()).max(1);
+        let (further, full) = self.events(filter, Look::Far, (near, end), limit - events.len(), left).await?;
         events.extend(further);
         Ok((events, full))
     }
 
+    /// The same by one statement, until they are so many or so many bytes.
     async fn events(
         self: &Arc<Self>,
         filter: &EventFilter,
         look: Look,
-        begin: u64,
-        end: u64,
+        (begin, end): (u64, u64),
         limit: usize,
+        bytes: usize,
     ) -> Result<(Vec<RecordedEvent>, bool), EventStoreError> {
         if end.saturating_sub(begin) < FAR || limit < FAR as usize {
-            return self.selected(limit, || self.select(filter, look, begin, end, limit)).await;
+            return self.selected(limit, bytes, || self.select(filter, look, begin, end, limit)).await;
         }
         let (feed, filter) = (Arc::clone(self), filter.clone());
-        let read = async move { feed.selected(limit, || feed.select(&filter, look, begin, end, limit)).await };
-        let read = AbortOnDropHandle::new(tokio::spawn(read.in_current_span()));
-        read.await.unwrap_or_else(|error| Err(EventStoreError::unavailable(error)))
+        let read = async move { feed.selected(limit, bytes, || feed.select(&filter, look, begin, end, limit)).await };
+        match AbortOnDropHandle::new(tokio::spawn(read.in_current_span())).await {
+            Ok(read) => read,
+            // A bug is not taken for an outage.
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            // The runtime ends.
+            Err(_) => Err(EventStoreError::Closed),
+        }
     }
 
     /// The events of a statement, up to a full page.
     async fn selected<'q>(
         &self,
         limit: usize,
+        bytes: usize,
         select: impl Fn() -> Statement<'q>,
     ) -> Result<(Vec<RecordedEvent>, bool), EventStoreError> {
-        let sink = || EventSink::new(limit.min(EXPECTED), PageSize::FULL_BYTES);
+        let sink = || EventSink::new(limit.min(EXPECTED), bytes);
         let sink = repeatable_into(&self.connections, self.patience, sink, select).await?;
         let (events, bytes, full) = sink.finish()?;
         if let Some(typical) = bytes.checked_div(events.len()) {
@@ -250,7 +259,7 @@ impl Feed {
             let query = sqlx::query(AssertSqlSafe(Arc::clone(&self.of_stream))).bind(stream_id.as_str());
             query.bind(number(after.get())).bind(number(limit as u64))
         };
-        let (events, full) = self.selected(limit, select).await?;
+        let (events, full) = self.selected(limit, PageSize::FULL_BYTES, select).await?;
         Ok(StreamPage { more: full || events.len() >= limit, events })
     }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 /// Tells other processes about appends, and hears of theirs.
 #[derive(Debug)]
@@ -20,7 +21,9 @@ pub(crate) struct Notifier {
     on: bool,
     patience: Patience,
     appended: Notify,
-    /// When a notification was last heard, also one of this store's own.
+    /// What this store's notifications carry, so that it knows them again.
+    id: String,
+    /// When a notification of another store was last heard. One of its own may say less than there is to tell by then.
     heard: watch::Sender<Option<Instant>>,
     /// The server's process that listens for this store; nothing is sent for its sake.
     own_listener: AtomicI32,
@@ -30,8 +33,8 @@ pub(crate) struct Notifier {
 impl Notifier {
     /// Appends in this time are one notification, whichever process they come from.
     const COALESCE: Duration = Duration::from_millis(5);
-    /// A notification that is heard later than this after an append has woken everybody after that append. One that is heard
-    /// sooner may have reached others before it.
+    /// A notification of another store that is heard later than this most likely woke everybody after the append. One that
+    /// is heard sooner may have reached others before it. Whoever is overlooked polls.
     const SKEW: Duration = Duration::from_millis(2);
     /// How long it is taken for granted that nobody else listens. A listener polls, so it does not depend on it.
     const ALONE: Duration = Duration::from_secs(1);
@@ -45,6 +48,7 @@ impl Notifier {
             on: config.notifications,
             patience: Patience { retry_for: Duration::ZERO, answer_within: config.beat_interval / 2 },
             appended: Notify::new(),
+            id: Uuid::now_v7().to_string(),
             heard: watch::Sender::new(None),
             own_listener: AtomicI32::new(0),
             listening: AtomicBool::new(false),
@@ -70,7 +74,7 @@ impl Notifier {
         }
         // Who listens holds a lock to show it, so that nothing is sent for nobody. `classid` is not that of the horizon.
         let sql: Arc<str> = format!(
-            "select pg_notify($1, '') from (select from pg_catalog.pg_locks l where l.locktype = 'advisory' \
+            "select pg_notify($1, $3) from (select from pg_catalog.pg_locks l where l.locktype = 'advisory' \
              and l.classid = '{0}.events'::regclass::oid and l.objid = 1 and l.objsubid = 2 and l.pid <> $2 \
              and l.database = (select d.oid from pg_catalog.pg_database d where d.datname = current_database()) limit 1) l",
             self.schema
@@ -89,7 +93,8 @@ impl Notifier {
             }
             let query = sqlx::query(AssertSqlSafe(Arc::clone(&sql)))
                 .bind(self.channel())
-                .bind(self.own_listener.load(Ordering::Relaxed));
+                .bind(self.own_listener.load(Ordering::Relaxed))
+                .bind(self.id.as_str());
             // Beats go over the same connection: one that says nothing must not silence them.
             let told = async {
                 let mut connection = self.pool.acquire().await?;
@@ -158,8 +163,10 @@ impl Notifier {
             *delay = Self::FIRST_DELAY;
             // What was said while nobody listened.
             tail.wake();
-            while let Some(_told) = listener.try_recv().await? {
-                self.heard.send_replace(Some(Instant::now()));
+            while let Some(told) = listener.try_recv().await? {
+                if told.payload() != self.id {
+                    self.heard.send_replace(Some(Instant::now()));
+                }
                 tail.wake();
             }
             Ok(())

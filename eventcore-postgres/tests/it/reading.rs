@@ -55,6 +55,32 @@ async fn filters_are_found_by_their_indexes_and_windows_are_crossed() {
     log.remove().await.unwrap();
 }
 
+/// Wanted events are looked for near the cursor and then by type; both together fill one page.
+#[tokio::test]
+async fn a_page_found_near_and_far_is_no_larger_than_others() {
+    const LARGE: usize = 1_000_000;
+    let log = Log::new().unwrap();
+    log.open().await.unwrap().close().await.unwrap();
+    log.run(&format!(
+        "insert into @.events (position, stream, version, event_id, type, schema_version, content_type, payload_bytes, recorded_at) \
+         select i, 'stream-' || i, 1, (lpad(to_hex(i), 12, '0') || '7' || '0008' || lpad('', 15, '0'))::uuid, \
+                case when i <= 7 or i > 5000 then 'test.Large' else 'test.Small' end, 1, 'application/octet-stream', \
+                case when i <= 7 or i > 5000 then convert_to(repeat('x', {LARGE}), 'UTF8') else ''::bytea end, now() \
+         from generate_series(1, 5010) i; \
+         select setval('@.positions', 5010)"
+    ))
+    .await
+    .unwrap();
+    let store = log.open().await.unwrap();
+    let filter = EventFilter::all().types(["test.Large".parse().unwrap()]);
+    let page = store.read_page(&filter, None, PageSize::default()).await.unwrap();
+    let bytes: usize = page.events.iter().map(|event| event.size()).sum();
+    assert!(page.events.len() > 7 && page.more, "{} events", page.events.len());
+    assert!(bytes <= PageSize::FULL_BYTES + LARGE, "{bytes} bytes");
+    store.close().await.unwrap();
+    log.remove().await.unwrap();
+}
+
 /// The rows that the server looked at beyond what it answered, told by its own execution.
 #[tokio::test]
 async fn a_rare_type_and_a_young_table_are_read_by_index() {
