@@ -98,7 +98,7 @@ impl Running {
         // Before anybody reads, so that the first who has come to the end is joined there by the others.
         tail.open();
         let end_of_log = CancellationToken::new();
-        tokio::spawn(read_end(Arc::clone(tail), log, end_of_log.clone()));
+        let reader = tokio::spawn(read_end(Arc::clone(tail), log, end_of_log.clone()));
         let stop = CancellationToken::new();
         let (end, ended) = watch::channel(false);
         let first_error = Arc::new(Mutex::new(None));
@@ -115,6 +115,8 @@ impl Running {
                 }
             }
             end_of_log.cancel();
+            // Only then may another start use the tail. An error means that the runtime shuts down.
+            let _ = reader.await;
             end.send_replace(true);
         });
         let guard = stop.clone().drop_guard();

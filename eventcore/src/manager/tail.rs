@@ -146,7 +146,7 @@ impl Tail {
             None => (true, false),
             Some(end) => {
                 let page = log.read_page(&self.wanted, end, self.page_size).await;
-                self.take(page)
+                self.take(end, page)
             }
         };
         self.answered.send_modify(|answered| answered.requests = requests);
@@ -156,12 +156,16 @@ impl Tail {
         more
     }
 
-    /// Tells whether there is anything new for followers, and whether there is more.
-    fn take(&self, page: Result<Page, EventStoreError>) -> (bool, bool) {
+    /// Takes a page that was read behind `end`. Tells whether there is anything new for followers, and whether there is more.
+    fn take(&self, end: Option<GlobalPosition>, page: Result<Page, EventStoreError>) -> (bool, bool) {
         let mut state = self.write();
         match page {
             Ok(page) => {
                 let Some(window) = &mut state.window else { return (false, false) };
+                // It is another window by now, or somebody else has read on: what is here already is not to come again.
+                if window.end() != end {
+                    return (false, true);
+                }
                 (window.extend(page), window.has_more())
             }
             Err(error) => {
@@ -308,5 +312,27 @@ impl<B: EventReader> EventReader for SharedLog<B> {
 
     fn watch_log(&self) -> LogWatch {
         self.tail.signal.watch()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Tail;
+    use crate::{EventFilter, EventId, GlobalPosition, LogCursor, Page, PageSize, WindowLimits};
+
+    fn page_to(position: u64) -> Page {
+        let position = GlobalPosition::try_new(position).unwrap();
+        Page { cursor: Some(LogCursor { position, event_id: EventId::generate() }), ..Page::default() }
+    }
+
+    #[test]
+    fn a_page_that_was_read_from_elsewhere_is_not_put_behind_the_window() {
+        let tail = Tail::new([&EventFilter::all()], WindowLimits::default(), PageSize::default());
+        tail.open();
+        tail.begin(None);
+        assert_eq!(tail.take(None, Ok(page_to(5))), (true, false));
+        assert_eq!(tail.take(None, Ok(page_to(3))), (false, true), "it is read on from where the window ends");
+        let end = tail.read().window.as_ref().and_then(super::Window::end);
+        assert_eq!(end.map(GlobalPosition::get), Some(5));
     }
 }

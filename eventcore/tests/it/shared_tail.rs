@@ -221,3 +221,57 @@ async fn an_outage_is_seen_by_all_and_nothing_is_missed_or_shown_twice() {
     live.shutdown().await.unwrap();
     assert_complete(&store.store, &seen).await;
 }
+
+// One worker runs what was woken last first, so a shutdown that does not wait for the reader returns before it has ended.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn after_a_restart_the_end_is_read_by_the_new_reader_alone() {
+    let test = tokio::spawn(async {
+        let store = TroubledStore::default();
+        append(&store, 0).await;
+        let seen = Arc::new(Seen::default());
+        let manager = twenty(&store, &seen, LiveConfig::default());
+        let mut live = manager.start_live().unwrap();
+        for number in 1..20 {
+            live.wait_until_caught_up().await.unwrap();
+            let stalled = store.stall_reads().await;
+            append(&store, number).await;
+            // The event is on its way to the window of this run.
+            while store.reading.now() == 0 {
+                tokio::task::yield_now().await;
+            }
+            live.shutdown().await.unwrap();
+            let left = store.reading.now();
+            drop(stalled);
+            live = manager.start_live().unwrap();
+            assert_eq!(left, 0, "the old run still reads when the new one begins");
+        }
+        live.shutdown().await.unwrap();
+    });
+    test.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_started_again_reads_the_end_of_the_log_once() {
+    let store = TroubledStore::default();
+    let seen = Arc::new(Seen::default());
+    let manager = twenty(&store, &seen, LiveConfig::default());
+    for number in 0..5 {
+        append(&store, number).await;
+        let live = manager.start_live().unwrap();
+        live.wait_until_caught_up().await.unwrap();
+        live.shutdown().await.unwrap();
+    }
+    // The read models of each run begin anew.
+    seen.positions.lock().unwrap().clear();
+    let live = manager.start_live().unwrap();
+    live.wait_until_caught_up().await.unwrap();
+    let before = store.pages();
+    for number in 5..205 {
+        let position = append(&store, number).await;
+        live.wait_for(position).await.unwrap();
+    }
+    let read = store.pages() - before;
+    assert!(read <= 220, "{read} pages were read for 200 appends");
+    live.shutdown().await.unwrap();
+    assert_complete(&store.store, &seen).await;
+}

@@ -29,6 +29,10 @@ pub(crate) struct TroubledStore {
     saved: Arc<Mutex<Vec<u64>>>,
     pages: Arc<AtomicU64>,
     snapshots: Arc<RwLock<()>>,
+    /// Pages stand still as long as somebody writes this.
+    reads: Arc<RwLock<()>>,
+    /// The reads of pages that have begun and not ended.
+    pub(crate) reading: Arc<Held>,
     pub(crate) held: Arc<Held>,
 }
 
@@ -54,6 +58,19 @@ impl Held {
 
     pub(crate) fn most(&self) -> usize {
         self.most.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn now(&self) -> usize {
+        self.now.load(Ordering::SeqCst)
+    }
+}
+
+/// A read of a page that is under way.
+struct ReadUnderWay<'h>(&'h Held);
+
+impl Drop for ReadUnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.end();
     }
 }
 
@@ -107,6 +124,11 @@ impl TroubledStore {
     /// How often a page was read.
     pub(crate) fn pages(&self) -> u64 {
         self.pages.load(Ordering::SeqCst)
+    }
+
+    /// Pages stand still on their way out of the store until what this returns is dropped.
+    pub(crate) async fn stall_reads(&self) -> OwnedRwLockWriteGuard<()> {
+        Arc::clone(&self.reads).write_owned().await
     }
 
     /// Snapshots stand still on their way into the store until what this returns is dropped.
@@ -181,6 +203,9 @@ impl EventReader for TroubledStore {
         self.pages.fetch_add(1, Ordering::SeqCst);
         self.check()?;
         self.asked.lock().unwrap().push(limit.get());
+        self.reading.begin();
+        let _under_way = ReadUnderWay(&self.reading);
+        drop(self.reads.read().await);
         for _ in 0..self.yields.load(Ordering::SeqCst) {
             tokio::task::yield_now().await;
         }
