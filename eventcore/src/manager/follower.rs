@@ -201,12 +201,14 @@ impl Follower {
         }
     }
 
-    /// Keeps a projection with durable effects from running until what this returns is dropped.
+    /// Keeps a projection with durable effects from running until what this returns is dropped. Returns when no run is under
+    /// way.
     pub(super) async fn hold(&self) -> Hold<'_> {
-        let hold = Hold((!self.switch.is_paused()).then_some(self));
-        self.pause();
+        self.switch.hold();
+        let hold = Hold(self);
         let mut changes = self.changes.subscribe();
-        while matches!(lock(&self.record).phase, Phase::Running { .. }) {
+        self.changed();
+        while self.switch.runs() {
             // An error means that this is gone, and with it every run.
             if changes.changed().await.is_err() {
                 break;
@@ -344,8 +346,11 @@ impl Follower {
                 () = self.switch.may_begin() => {}
                 () = stop.cancelled() => break,
             }
-            let run = self.switch.begin_run(&stop);
+            let Some(under_way) = self.switch.begin_run(&stop) else { continue };
+            let run = under_way.token().clone();
             let (result, caught_up) = self.run_once(config, Arc::clone(&tail), run.clone(), failures > 0).await;
+            // Before the phase changes, which those who wait for this are told of.
+            drop(under_way);
             if caught_up {
                 failures = 0;
             }
@@ -411,15 +416,13 @@ impl Follower {
     }
 }
 
-/// A projection that does not run as long as this lives.
-pub(super) struct Hold<'f>(Option<&'f Follower>);
+/// A projection that does not run as long as this lives. It is not paused thereby: an operator's word stands beside it.
+pub(super) struct Hold<'f>(&'f Follower);
 
 impl Drop for Hold<'_> {
     fn drop(&mut self) {
-        // One that was paused before stays so.
-        if let Some(follower) = self.0 {
-            follower.resume();
-        }
+        self.0.switch.release();
+        self.0.changed();
     }
 }
 

@@ -23,7 +23,9 @@ where
     }
 
     /// Applies the event of a dead letter, and throws the letter away, as [`replay_dead_letter`](crate::replay_dead_letter)
-    /// does, with a projector as it was registered. If the projection runs here, it is paused meanwhile.
+    /// does, with a projector as it was registered. If the projection runs here, it stands still
+    /// meanwhile, without being paused: who waits for a position waits for the end of the replay too, and pausing or resuming
+    /// it counts from then on.
     ///
     /// # Errors
     /// [`ManagerError::ReplayFailed`] if the event fails again, [`ManagerError::NoSuchLetter`] or

@@ -1,4 +1,4 @@
-//! Lets others pause a projection, or end the run that is under way.
+//! Lets others pause a projection, hold it for a while, or end the run that is under way.
 
 #[cfg(test)]
 use loom::sync::{Mutex, MutexGuard};
@@ -10,56 +10,103 @@ use tokio_util::sync::CancellationToken;
 
 /// The switch of one projection. Whoever uses it does not know whether a run is just beginning or ending.
 pub(super) struct Switch {
-    /// Open unless the projection is paused.
+    /// Open unless the projection is paused or held.
     gate: watch::Sender<bool>,
     /// Whether pausing ends a run: a page with durable effects is not held open.
     ends_when_paused: bool,
+    state: Mutex<State>,
+}
+
+struct State {
+    /// Somebody has paused the projection.
+    paused: bool,
+    /// How many keep it from running for a while, paused or not.
+    holds: u32,
+    /// Whether a run is under way.
+    runs: bool,
     /// Ends the run under way, or the last one.
-    run: Mutex<CancellationToken>,
+    run: CancellationToken,
+}
+
+impl State {
+    const fn is_open(&self) -> bool {
+        !self.paused && self.holds == 0
+    }
+}
+
+/// A run of the projection: it is under way as long as this lives.
+pub(super) struct Run<'s> {
+    switch: &'s Switch,
+    token: CancellationToken,
+}
+
+impl Run<'_> {
+    /// Ends the run.
+    pub(super) const fn token(&self) -> &CancellationToken {
+        &self.token
+    }
+}
+
+impl Drop for Run<'_> {
+    fn drop(&mut self) {
+        self.switch.state().runs = false;
+    }
 }
 
 impl Switch {
     pub(super) fn new(ends_when_paused: bool) -> Self {
-        Self { gate: watch::Sender::new(true), ends_when_paused, run: Mutex::new(CancellationToken::new()) }
+        let state = State { paused: false, holds: 0, runs: false, run: CancellationToken::new() };
+        Self { gate: watch::Sender::new(true), ends_when_paused, state: Mutex::new(state) }
     }
 
+    /// Whether somebody has paused the projection. One that is held is not paused.
     pub(super) fn is_paused(&self) -> bool {
-        !*self.gate.borrow()
+        self.state().paused
     }
 
-    /// Shows whether the projection is paused.
+    /// Whether a run is under way. Once this is not so, none begins while the projection is paused or held, if pausing ends
+    /// runs.
+    pub(super) fn runs(&self) -> bool {
+        self.state().runs
+    }
+
+    /// Shows whether the projection may go on.
     pub(super) fn gate(&self) -> watch::Receiver<bool> {
         self.gate.subscribe()
     }
 
     pub(super) fn pause(&self) {
-        // Both under the lock: a run that begins sees the one, or is ended by the other.
-        let run = self.run();
-        self.gate.send_replace(false);
-        if self.ends_when_paused {
-            run.cancel();
-        }
+        self.set(|state| state.paused = true);
     }
 
     pub(super) fn resume(&self) {
-        self.gate.send_replace(true);
+        self.set(|state| state.paused = false);
+    }
+
+    /// Keeps the projection from running, until [`release`](Self::release) was called as often as this.
+    pub(super) fn hold(&self) {
+        self.set(|state| state.holds = state.holds.saturating_add(1));
+    }
+
+    pub(super) fn release(&self) {
+        self.set(|state| state.holds = state.holds.saturating_sub(1));
     }
 
     /// Ends the run under way.
     pub(super) fn end_run(&self) {
-        self.run().cancel();
+        self.state().run.cancel();
     }
 
-    /// A run begins: the token that ends it, also when `stop` is cancelled.
-    pub(super) fn begin_run(&self, stop: &CancellationToken) -> CancellationToken {
-        let token = stop.child_token();
-        let mut run = self.run();
-        *run = token.clone();
-        // Paused since the gate was looked at: who did so has ended the run before this one.
-        if self.ends_when_paused && self.is_paused() {
-            token.cancel();
+    /// A run begins, and is ended also when `stop` is cancelled. `None` if it may not begin after all.
+    pub(super) fn begin_run(&self, stop: &CancellationToken) -> Option<Run<'_>> {
+        let mut state = self.state();
+        // Closed since the gate was looked at.
+        if self.ends_when_paused && !state.is_open() {
+            return None;
         }
-        token
+        let token = stop.child_token();
+        (state.run, state.runs) = (token.clone(), true);
+        Some(Run { switch: self, token })
     }
 
     /// Returns when a run may begin.
@@ -70,8 +117,18 @@ impl Switch {
         }
     }
 
-    fn run(&self) -> MutexGuard<'_, CancellationToken> {
-        self.run.lock().unwrap_or_else(PoisonError::into_inner)
+    fn set(&self, change: impl FnOnce(&mut State)) {
+        // All under the lock: a run that begins sees that the gate is closed, or is ended here.
+        let mut state = self.state();
+        change(&mut state);
+        self.gate.send_replace(state.is_open());
+        if self.ends_when_paused && !state.is_open() {
+            state.run.cancel();
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -79,6 +136,7 @@ impl Switch {
 #[cfg(test)]
 mod model {
     use super::Switch;
+    use loom::sync::atomic::{AtomicBool, Ordering};
     use loom::thread;
     use std::sync::Arc;
     use tokio_util::sync::CancellationToken;
@@ -92,9 +150,57 @@ mod model {
                 move || switch.pause()
             });
             // As the supervisor does: it looks at the gate, and then the run begins.
-            let begun = (!switch.is_paused()).then(|| switch.begin_run(&CancellationToken::new()));
+            let stop = CancellationToken::new();
+            let begun = if switch.is_paused() { None } else { switch.begin_run(&stop) };
             pausing.join().unwrap();
-            assert!(begun.is_none_or(|run| run.is_cancelled()), "the run goes on though its projection is paused");
+            let goes_on = begun.is_some_and(|run| !run.token().is_cancelled());
+            assert!(!goes_on, "the run goes on though its projection is paused");
+        });
+    }
+
+    #[test]
+    fn who_holds_a_projection_and_sees_no_run_is_alone() {
+        loom::model(|| {
+            let (switch, runs) = (Arc::new(Switch::new(true)), Arc::new(AtomicBool::new(false)));
+            let holding = thread::spawn({
+                let (switch, runs) = (Arc::clone(&switch), Arc::clone(&runs));
+                move || {
+                    switch.hold();
+                    if !switch.runs() {
+                        assert!(!runs.load(Ordering::SeqCst), "a run beside the one who holds its projection");
+                    }
+                    switch.release();
+                }
+            });
+            // As the supervisor does.
+            if let Some(run) = switch.begin_run(&CancellationToken::new()) {
+                runs.store(true, Ordering::SeqCst);
+                runs.store(false, Ordering::SeqCst);
+                drop(run);
+            }
+            holding.join().unwrap();
+            assert!(switch.begin_run(&CancellationToken::new()).is_some(), "nobody holds it any more");
+        });
+    }
+
+    #[test]
+    fn a_projection_is_held_until_the_last_one_lets_it_go_and_paused_apart_from_that() {
+        loom::model(|| {
+            let (switch, stop) = (Switch::new(true), CancellationToken::new());
+            let run = switch.begin_run(&stop).unwrap();
+            switch.hold();
+            assert!(run.token().is_cancelled() && switch.runs() && !switch.is_paused());
+            drop(run);
+            switch.hold();
+            switch.release();
+            assert!(switch.begin_run(&stop).is_none(), "the other one still holds it");
+            switch.resume();
+            assert!(switch.begin_run(&stop).is_none(), "it was held, not paused");
+            switch.pause();
+            switch.release();
+            assert!(switch.begin_run(&stop).is_none(), "paused meanwhile, it stays so");
+            switch.resume();
+            assert!(switch.begin_run(&stop).is_some_and(|run| !run.token().is_cancelled()));
         });
     }
 
@@ -103,15 +209,16 @@ mod model {
         loom::model(|| {
             let switch = Arc::new(Switch::new(true));
             let stop = CancellationToken::new();
-            let first = switch.begin_run(&stop);
+            let begin = || switch.begin_run(&stop).unwrap().token().clone();
+            let first = begin();
             let ending = thread::spawn({
                 let switch = Arc::clone(&switch);
                 move || switch.end_run()
             });
-            let second = switch.begin_run(&stop);
+            let second = begin();
             ending.join().unwrap();
             assert!(first.is_cancelled() != second.is_cancelled(), "one of the two runs is ended");
-            assert!(!switch.begin_run(&stop).is_cancelled(), "a later run was ended beforehand");
+            assert!(!begin().is_cancelled(), "a later run was ended beforehand");
             stop.cancel();
             assert!(second.is_cancelled());
         });

@@ -9,7 +9,7 @@ use eventcore::{
 };
 use eventcore_memory::MemoryEventStore;
 use serde::{Deserialize, Serialize};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -577,6 +577,90 @@ async fn dead_letters_of_a_live_projection_are_listed_replayed_and_discarded() {
         assert!(matches!(manager.dead_letters("nobody", None, all).await, Err(ManagerError::Unknown { .. })));
         live.shutdown().await.unwrap();
     }
+}
+
+/// Has effects of its own, and gives up on events while it is told to fail; waits in each event while it is told to hold.
+struct Stubborn {
+    fails: Arc<AtomicBool>,
+    holds: Arc<AtomicBool>,
+    trouble: Arc<Trouble>,
+}
+
+impl Projector for Stubborn {
+    type Event = Happened;
+    type Error = OnPurpose;
+    type Context = ();
+
+    fn name(&self) -> &str {
+        "stubborn"
+    }
+
+    async fn apply(&mut self, _: &RecordedEvent<Happened>, (): &mut ()) -> Result<(), OnPurpose> {
+        if self.fails.load(Ordering::SeqCst) {
+            return Err(OnPurpose);
+        }
+        if self.holds.load(Ordering::SeqCst) {
+            self.trouble.holds.notify_one();
+            self.trouble.let_go.notified().await;
+        }
+        Ok(())
+    }
+
+    fn on_error(&mut self, _: &FailureContext<'_, OnPurpose>) -> FailureStrategy {
+        FailureStrategy::DeadLetter
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_operator_does_while_letters_are_replayed_stands_and_nobody_else_notices() {
+    let store = MemoryEventStore::new();
+    let letter = append(&store, [1]).await;
+    let (fails, holds) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicBool::new(false)));
+    let trouble = Arc::new(Trouble::default());
+    let make = {
+        let (fails, holds, trouble) = (Arc::clone(&fails), Arc::clone(&holds), Arc::clone(&trouble));
+        move || Stubborn { fails: Arc::clone(&fails), holds: Arc::clone(&holds), trouble: Arc::clone(&trouble) }
+    };
+    let manager = ProjectionManager::builder(store.clone()).register(make).unwrap().build();
+    let live = manager.start_live().unwrap();
+    live.wait_for(letter).await.unwrap();
+    fails.store(false, Ordering::SeqCst);
+    holds.store(true, Ordering::SeqCst);
+    let replay = tokio::spawn({
+        let manager = manager.clone();
+        async move { manager.replay_dead_letters("stubborn").await }
+    });
+    trouble.holds.notified().await;
+
+    // Who waits for what was written waits, since nobody has paused anything.
+    let last = append(&store, [1]).await;
+    let waiting = tokio::spawn({
+        let live = live.clone();
+        async move { live.wait_for(last).await }
+    });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(!waiting.is_finished(), "{:?}", waiting.await);
+    let state = manager.status().await.remove(0).state;
+    assert!(!matches!(state, ProjectionState::Paused), "{state:?} though nobody paused it");
+
+    // To resume what is not paused lets nothing run beside the replay.
+    manager.resume("stubborn").unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(!waiting.is_finished(), "the projection ran during the replay");
+    manager.pause("stubborn").unwrap();
+    assert!(matches!(waiting.await.unwrap(), Err(ManagerError::Paused { .. })));
+
+    holds.store(false, Ordering::SeqCst);
+    trouble.let_go.notify_one();
+    assert_eq!(replay.await.unwrap().unwrap().replayed, 1);
+    // Time passes only when nothing else is left to do.
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let status = manager.status().await.remove(0);
+    assert!(matches!(status.state, ProjectionState::Paused), "the end of the replay has resumed it: {status:?}");
+    assert!(matches!(live.wait_for(last).await, Err(ManagerError::Paused { .. })));
+    manager.resume("stubborn").unwrap();
+    live.wait_for(last).await.unwrap();
+    live.shutdown().await.unwrap();
 }
 
 /// Gives up on events that fail.
