@@ -99,9 +99,9 @@ pub(super) struct Session {
 
 impl Session {
     /// How to run a projection over `log`.
-    pub(super) fn projection(&self, log: impl EventReader + 'static) -> ProjectionConfig {
-        let log = SharedLog::new(log, Arc::clone(&self.tail));
-        let config = self.config.run().reading(Arc::new(log), Tail::IDLE);
+    pub(super) fn projection(&self, log: impl EventReader + Clone + 'static) -> ProjectionConfig {
+        let tail = Arc::clone(&self.tail);
+        let config = self.config.run().reading(move || SharedLog::new(log.clone(), Arc::clone(&tail)), Tail::IDLE);
         config.shutdown(self.stop.clone()).progress(self.progress.clone())
     }
 }

@@ -80,10 +80,11 @@ pub struct ProjectionConfig {
     pub(super) reader: Option<PageSource>,
 }
 
-/// Reads pages in place of the store, and tells when there are new ones.
+/// What reads pages in place of the store, and tells when there are new ones.
 #[derive(Clone)]
 pub(super) struct PageSource {
-    pub(super) log: Arc<dyn EventReader>,
+    /// Every run has a reader of its own, which knows what this run was told.
+    pub(super) open: Arc<dyn Fn() -> Arc<dyn EventReader> + Send + Sync>,
     /// How long a follower waits at most before it looks by itself.
     pub(super) look_every: Duration,
 }
@@ -131,9 +132,14 @@ impl ProjectionConfig {
         self
     }
 
-    /// Reads pages from `log` in place of the store, and waits for its wake-up; without one it looks every `look_every`.
-    pub(crate) fn reading(mut self, log: Arc<dyn EventReader>, look_every: Duration) -> Self {
-        self.reader = Some(PageSource { log, look_every });
+    /// Reads pages from what `open` makes, in place of the store, and waits for its wake-up; without one it looks every
+    /// `look_every`. Each run with this configuration opens its own.
+    pub(crate) fn reading<L: EventReader + 'static>(
+        mut self,
+        open: impl Fn() -> L + Send + Sync + 'static,
+        look_every: Duration,
+    ) -> Self {
+        self.reader = Some(PageSource { open: Arc::new(move || Arc::new(open())), look_every });
         self
     }
 

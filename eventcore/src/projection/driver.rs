@@ -20,6 +20,7 @@ use crate::{
 use std::error::Error as StdError;
 use std::future::poll_fn;
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -153,6 +154,8 @@ pub(super) struct Run<'b, P: Projector, B: ?Sized> {
     identity: FilterIdentity,
     shutdown: CancelFlag,
     log: LogWatch,
+    /// Who reads pages, if not the store itself.
+    reader: Option<Arc<dyn EventReader>>,
     leadership: Option<Leadership>,
     /// Whether that leadership is no longer sure.
     lost: Option<CancelFlag>,
@@ -191,12 +194,14 @@ where
     ) -> Result<Self, Failure<P>> {
         let name = ProjectionName::new(projector.name()).map_err(ProjectionError::Name)?;
         let filter = projector.filter();
+        let reader = config.reader.as_ref().map(|source| (source.open)());
         Ok(Self {
             identity: filter.identity(),
             filter,
             backend,
             shutdown: CancelFlag::new(config.shutdown.clone()),
-            log: config.reader.as_ref().map_or_else(|| backend.watch_log(), |reader| reader.log.watch_log()),
+            log: reader.as_ref().map_or_else(|| backend.watch_log(), |reader| reader.watch_log()),
+            reader,
             name,
             projector,
             crew,
@@ -222,7 +227,8 @@ where
         let rules = rules::<P>(config, self.filter.clone(), self.crew.is_some(), self.backend);
         let mut machine = ProjectionMachine::new(rules);
         let store = self.backend;
-        let reader: &dyn EventReader = config.reader.as_ref().map_or(&store, |reader| &*reader.log);
+        let reader = self.reader.take();
+        let reader: &dyn EventReader = reader.as_deref().unwrap_or(&store);
         let mut pages = PageReader::new(reader, self.filter.clone(), config.page_size);
         let mut input = ProjectionInput::Start;
         let started = Instant::now();

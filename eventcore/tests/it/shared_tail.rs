@@ -3,8 +3,8 @@
 use crate::troubled_store::TroubledStore;
 use eventcore::{
     AppendRequest, Backend, Event, EventFilter, EventId, EventMetadata, EventStore, GlobalPosition, InMemory,
-    LiveConfig, NewEvent, PageSize, ProjectionManager, ProjectionManagerBuilder, Projector, RecordedEvent, StreamId,
-    StreamPrefix, WindowLimits,
+    LiveConfig, LiveState, NewEvent, PageSize, ProjectionManager, ProjectionManagerBuilder, Projector,
+    ReadModelVersion, RecordedEvent, StreamId, StreamPrefix, VersionedProjector, WindowLimits,
 };
 use eventcore_memory::MemoryEventStore;
 use serde::{Deserialize, Serialize};
@@ -274,4 +274,80 @@ async fn what_was_started_again_reads_the_end_of_the_log_once() {
     assert!(read <= 220, "{read} pages were read for 200 appends");
     live.shutdown().await.unwrap();
     assert_complete(&store.store, &seen).await;
+}
+
+/// A projection with versions. The second one waits at its third event until it is let go.
+struct OfVersion {
+    version: ReadModelVersion,
+    seen: Arc<Seen>,
+    applied: u64,
+}
+
+impl Projector for OfVersion {
+    type Event = Happened;
+    type Error = std::convert::Infallible;
+    type Context = ();
+
+    fn name(&self) -> &str {
+        "versions"
+    }
+
+    async fn apply(&mut self, _: &RecordedEvent<Happened>, (): &mut ()) -> Result<(), Self::Error> {
+        self.applied += 1;
+        if (self.version.into_inner(), self.applied) == (2, 3) {
+            self.seen.waits.notify_one();
+            self.seen.let_go.notified().await;
+        }
+        Ok(())
+    }
+}
+
+impl VersionedProjector for OfVersion {
+    async fn prepare(&mut self, (): &mut ()) -> Result<(), Self::Error> {
+        Ok(())
+    }
+    async fn activate(&mut self, (): &mut ()) -> Result<(), Self::Error> {
+        Ok(())
+    }
+    async fn retire(&mut self, (): &mut ()) -> Result<(), Self::Error> {
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_version_of_a_read_model_hears_of_an_outage_and_makes_sure_of_its_place() {
+    let store = TroubledStore::default();
+    for number in 0..20 {
+        append(&store, number).await;
+    }
+    store.model.lock().unwrap().in_force = Some(ReadModelVersion::try_new(1).unwrap());
+    let seen = Arc::new(Seen::default());
+    let make = {
+        let seen = Arc::clone(&seen);
+        move |version| OfVersion { version, seen: Arc::clone(&seen), applied: 0 }
+    };
+    let config = LiveConfig::default().page_size(PageSize::try_new(2).unwrap());
+    let builder = ProjectionManager::builder(store.clone()).live_config(config);
+    let manager = builder.register_versioned(make).unwrap().build();
+    let live = manager.start_live().unwrap();
+    live.wait_until_caught_up().await.unwrap();
+    let mut rebuild = manager.rebuild("versions").await.unwrap();
+    seen.waits.notified().await;
+
+    // The version in force is at the end, the one that is built far from it.
+    let verified = |at_end: bool| store.verified().iter().filter(|position| (**position >= 20) == at_end).count();
+    let before = (verified(true), verified(false));
+    store.unplug();
+    while !matches!(live.state(), LiveState::Reconnecting) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    store.plug_in();
+    let last = append(&store, 20).await;
+    live.wait_for(last).await.unwrap();
+    assert!(verified(true) > before.0, "the version in force goes on from a place that may be gone");
+    assert_eq!(verified(false), before.1, "the new one has still an event in hand");
+    seen.let_go.notify_one();
+    rebuild.done().await.unwrap();
+    assert!(verified(false) > before.1, "the version that is built goes on from a place that may be gone");
+    live.shutdown().await.unwrap();
 }

@@ -4,8 +4,9 @@ use async_trait::async_trait;
 use eventcore::{
     AppendRequest, Appended, Checkpoint, CheckpointError, CheckpointStore, DeadLetter, DeadLetterId, DeadLetterStore,
     Epoch, EventFilter, EventReader, EventStore, EventStoreError, GlobalPosition, Leadership, LeadershipError,
-    LineageId, LogCursor, LogWatch, Page, PageSize, Payload, ProjectionName, ProjectorCoordinator, ReadStreams,
-    RecordedEvent, Snapshot, SnapshotKey, SnapshotStore, StreamId, StreamPage, StreamVersion, StreamsRead, Timestamp,
+    LineageId, LogCursor, LogWatch, Page, PageSize, Payload, ProjectionName, ProjectorCoordinator, ReadModel,
+    ReadModelStore, ReadStreams, RecordedEvent, Snapshot, SnapshotKey, SnapshotStore, StreamId, StreamPage,
+    StreamVersion, StreamsRead, Timestamp, VersionChange, VersionedUnitOfWork,
 };
 use eventcore_memory::MemoryEventStore;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -27,6 +28,10 @@ pub(crate) struct TroubledStore {
     asked: Arc<Mutex<Vec<usize>>>,
     /// The positions of the checkpoints saved.
     saved: Arc<Mutex<Vec<u64>>>,
+    /// The positions that were made sure of.
+    verified: Arc<Mutex<Vec<u64>>>,
+    /// The versions of the one read model that has some. The checkpoint of one that is built is not kept.
+    pub(crate) model: Arc<Mutex<ReadModel>>,
     pages: Arc<AtomicU64>,
     snapshots: Arc<RwLock<()>>,
     /// Pages stand still as long as somebody writes this.
@@ -119,6 +124,11 @@ impl TroubledStore {
     /// The positions of the checkpoints saved.
     pub(crate) fn saved(&self) -> Vec<u64> {
         self.saved.lock().unwrap().clone()
+    }
+
+    /// The positions that were made sure of.
+    pub(crate) fn verified(&self) -> Vec<u64> {
+        self.verified.lock().unwrap().clone()
     }
 
     /// How often a page was read.
@@ -223,6 +233,7 @@ impl EventReader for TroubledStore {
     }
     async fn verify_cursor(&self, cursor: &LogCursor) -> Result<(), EventStoreError> {
         self.check()?;
+        self.verified.lock().unwrap().push(cursor.position.get());
         self.store.verify_cursor(cursor).await
     }
     fn lineage(&self) -> LineageId {
@@ -305,5 +316,42 @@ impl SnapshotStore for TroubledStore {
     }
     async fn prune_snapshots(&self, older_than: Timestamp) -> Result<u64, EventStoreError> {
         self.store.prune_snapshots(older_than).await
+    }
+}
+
+#[async_trait]
+impl ReadModelStore for TroubledStore {
+    async fn read_model(&self, _: &ProjectionName) -> Result<Option<ReadModel>, CheckpointError> {
+        Ok(Some(self.model.lock().unwrap().clone()))
+    }
+    async fn request_rebuild(&self, _: &ProjectionName) -> Result<ReadModel, CheckpointError> {
+        let mut model = self.model.lock().unwrap();
+        model.requested = true;
+        Ok(model.clone())
+    }
+}
+
+#[async_trait]
+impl VersionedUnitOfWork<()> for TroubledStore {
+    async fn commit_version(
+        &self,
+        (): (),
+        _: &Checkpoint,
+        _: &ProjectionName,
+        _: Epoch,
+    ) -> Result<(), CheckpointError> {
+        Ok(())
+    }
+    async fn commit_change(
+        &self,
+        (): (),
+        name: &ProjectionName,
+        change: &VersionChange,
+        _: Epoch,
+    ) -> Result<ReadModel, CheckpointError> {
+        let mut model = self.model.lock().unwrap();
+        let next = model.after(change);
+        *model = next.ok_or_else(|| CheckpointError::version_change(name, change, &model))?;
+        Ok(model.clone())
     }
 }
