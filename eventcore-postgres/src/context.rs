@@ -11,8 +11,9 @@ use eventcore::{
     Checkpoint, CheckpointError, DeadLetter, DeadLetterId, Epoch, EventStoreError, ProjectionContext, ProjectionName,
     SharedError, UnitOfWork,
 };
+use sqlx::error::DatabaseError;
 use sqlx::pool::PoolConnection;
-use sqlx::postgres::{PgRow, PgTransactionManager as Manager};
+use sqlx::postgres::{PgDatabaseError, PgRow, PgTransactionManager as Manager};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Postgres};
 use sqlx_core::transaction::TransactionManager;
 use std::error::Error as StdError;
@@ -232,18 +233,27 @@ impl PostgresEventStore {
 fn fault_of(error: &(dyn StdError + 'static)) -> Option<EventStoreError> {
     let mut cause = Some(error);
     while let Some(error) = cause {
-        if let Some(sqlx) = error.downcast_ref::<sqlx::Error>() {
-            let code = postgres(sqlx)?.code();
-            let text = || SharedError::new(error.to_string());
-            return match code {
-                "53100" => Some(EventStoreError::StorageFull { source: text() }),
-                "40001" | "40P01" | "53000" | "53200" | "53300" => {
-                    Some(EventStoreError::Unavailable { source: text() })
-                }
+        if let Some(server) = words_of(error) {
+            let source = SharedError::new(error.to_string());
+            return match server.code() {
+                "53100" => Some(EventStoreError::StorageFull { source }),
+                "40001" | "40P01" | "53000" | "53200" | "53300" => Some(EventStoreError::Unavailable { source }),
                 _ => None,
             };
         }
         cause = error.source();
     }
     None
+}
+
+/// The server's own words, if this link of a chain of causes is they. A `#[error(transparent)]` error hands out the cause of
+/// the one that it stands for, so the error of sqlx may not be in the chain, but only what it contains.
+fn words_of<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a PgDatabaseError> {
+    if let Some(sqlx) = error.downcast_ref::<sqlx::Error>() {
+        return postgres(sqlx);
+    }
+    match error.downcast_ref::<Box<dyn DatabaseError>>() {
+        Some(database) => database.try_downcast_ref(),
+        None => error.downcast_ref(),
+    }
 }

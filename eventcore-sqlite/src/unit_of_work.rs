@@ -199,9 +199,9 @@ impl SqliteEventStore {
 fn fault_of(error: &(dyn StdError + 'static)) -> Option<EventStoreError> {
     let mut cause = Some(error);
     while let Some(error) = cause {
-        if let Some(sqlite) = error.downcast_ref::<rusqlite::Error>() {
+        if let Some(code) = code_of(error) {
             let text = error.to_string();
-            return match sqlite.sqlite_error_code()? {
+            return match code {
                 ErrorCode::DiskFull => Some(EventStoreError::StorageFull { source: SharedError::new(text) }),
                 ErrorCode::DatabaseBusy
                 | ErrorCode::DatabaseLocked
@@ -214,6 +214,15 @@ fn fault_of(error: &(dyn StdError + 'static)) -> Option<EventStoreError> {
         cause = error.source();
     }
     None
+}
+
+/// What SQLite said, if this link of a chain of causes is its answer. A `#[error(transparent)]` error hands out the cause of
+/// the one that it stands for, so the error of rusqlite may not be in the chain, but only what it contains.
+fn code_of(error: &(dyn StdError + 'static)) -> Option<ErrorCode> {
+    match error.downcast_ref::<rusqlite::Error>() {
+        Some(sqlite) => sqlite.sqlite_error_code(),
+        None => error.downcast_ref::<rusqlite::ffi::Error>().map(|error| error.code),
+    }
 }
 
 #[async_trait]

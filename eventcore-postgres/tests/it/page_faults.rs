@@ -8,35 +8,57 @@ use eventcore::{
     ProjectionConfig, Projector, RecordedEvent, run_projection,
 };
 use eventcore_postgres::{PgContext, PostgresConfig, PostgresEventStore};
+use sqlx::AssertSqlSafe;
+use std::error::Error as StdError;
+use std::marker::PhantomData;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-/// Counts events in the store's database; gives up on those that fail, which only those of the stream `poison` should.
-struct GivesUp {
-    tally: Tally,
-    /// How many events that did nothing wrong were said to have failed.
-    blamed: Arc<AtomicU32>,
+/// An error of the application's own that names its cause.
+#[derive(Debug, thiserror::Error)]
+#[error("the tally was not written")]
+struct NotCounted(#[from] sqlx::Error);
+
+/// One that passes for its cause: `source` is the cause of that one, so the error of sqlx is nowhere in the chain.
+#[derive(Debug, thiserror::Error)]
+enum Transparent {
+    #[error(transparent)]
+    Sql(#[from] sqlx::Error),
 }
 
-impl Projector for GivesUp {
+/// Counts events in the store's database; gives up on those that fail, which only those of the stream `poison` should.
+struct GivesUp<E> {
+    tally: Tally,
+    /// What the server says in place of the next answers, as codes.
+    faults: Vec<&'static str>,
+    /// How many events that did nothing wrong were said to have failed.
+    blamed: Arc<AtomicU32>,
+    error: PhantomData<fn() -> E>,
+}
+
+impl<E: StdError + From<sqlx::Error> + Send + Sync + 'static> Projector for GivesUp<E> {
     type Event = Counted;
-    type Error = sqlx::Error;
+    type Error = E;
     type Context = PgContext;
 
     fn name(&self) -> &str {
         "tally"
     }
 
-    async fn apply(&mut self, event: &RecordedEvent<Counted>, page: &mut PgContext) -> Result<(), sqlx::Error> {
+    async fn apply(&mut self, event: &RecordedEvent<Counted>, page: &mut PgContext) -> Result<(), E> {
         self.tally.apply(event, page).await?;
+        if let Some(code) = self.faults.pop() {
+            let raise = format!("do $$ begin raise exception 'a fault' using errcode = '{code}'; end $$");
+            sqlx::query(AssertSqlSafe(raise)).execute(page.connection()).await?;
+        }
         if event.stream_id().as_str() == "poison" {
             sqlx::query("select 1 / 0").execute(page.connection()).await?;
         }
         Ok(())
     }
 
-    fn on_error(&mut self, failure: &FailureContext<'_, sqlx::Error>) -> FailureStrategy {
+    fn on_error(&mut self, failure: &FailureContext<'_, E>) -> FailureStrategy {
         if failure.event.stream_id.as_str() != "poison" {
             self.blamed.fetch_add(1, Ordering::SeqCst);
         }
@@ -53,9 +75,13 @@ fn impatient(config: PostgresConfig) -> PostgresConfig {
 }
 
 /// Runs the projection over a log with one poisonous event, and asserts that every other one has had its effect once.
-async fn counts_right(log: &Log, store: &PostgresEventStore, when: &str) {
+async fn counts_right<E>(log: &Log, store: &PostgresEventStore, faults: &[&'static str], when: &str)
+where
+    E: StdError + From<sqlx::Error> + Send + Sync + 'static,
+{
     let blamed = Arc::new(AtomicU32::new(0));
-    let projector = GivesUp { tally: Tally::of(&log.schema), blamed: Arc::clone(&blamed) };
+    let tally = Tally::of(&log.schema);
+    let projector = GivesUp::<E> { tally, faults: faults.to_vec(), blamed: Arc::clone(&blamed), error: PhantomData };
     let many = MaxConsecutiveFailures::try_new(1_000).unwrap();
     let config = ProjectionConfig::default().wait_for_leadership().read_failures(many, Duration::from_millis(20));
     let run = run_projection(projector, store, config);
@@ -78,15 +104,17 @@ async fn a_page_whose_connection_falls_silent_is_given_up_and_comes_again() {
             store.append(append_to(&stream(name), ExpectedVersion::Any)).await.unwrap();
         }
         proxy.silence_after(silent);
-        counts_right(&log, &store, silent).await;
+        counts_right::<Transparent>(&log, &store, &[], silent).await;
         assert!(proxy.has_lost(), "{silent} was not sent");
         store.close().await.unwrap();
         log.remove().await.unwrap();
     }
 }
 
-#[tokio::test]
-async fn no_event_is_to_blame_for_a_connection_that_is_lost_while_it_is_applied() {
+async fn loses_the_connection_within_apply<E>()
+where
+    E: StdError + From<sqlx::Error> + Send + Sync + 'static,
+{
     let (log, proxy, config, url) = proxied().await;
     let store = PostgresEventStore::connect(&url, impatient(config)).await.unwrap();
     log.run(Tally::TABLE).await.unwrap();
@@ -94,8 +122,38 @@ async fn no_event_is_to_blame_for_a_connection_that_is_lost_while_it_is_applied(
         store.append(append_to(&stream(name), ExpectedVersion::Any)).await.unwrap();
     }
     proxy.lose_answer_to(".tally");
-    counts_right(&log, &store, "cut within apply").await;
+    counts_right::<E>(&log, &store, &[], std::any::type_name::<E>()).await;
     assert!(proxy.has_lost());
     store.close().await.unwrap();
     log.remove().await.unwrap();
+}
+
+#[tokio::test]
+async fn no_event_is_to_blame_for_a_connection_that_is_lost_while_it_is_applied() {
+    loses_the_connection_within_apply::<sqlx::Error>().await;
+    loses_the_connection_within_apply::<NotCounted>().await;
+    loses_the_connection_within_apply::<Transparent>().await;
+}
+
+async fn fails_within_apply<E>()
+where
+    E: StdError + From<sqlx::Error> + Send + Sync + 'static,
+{
+    let log = Log::new().unwrap();
+    let store = log.open().await.unwrap();
+    log.run(Tally::TABLE).await.unwrap();
+    for name in ["a", "poison", "b", "a"] {
+        store.append(append_to(&stream(name), ExpectedVersion::Any)).await.unwrap();
+    }
+    let faults = ["40P01", "40001", "53100", "53200"];
+    counts_right::<E>(&log, &store, &faults, std::any::type_name::<E>()).await;
+    store.close().await.unwrap();
+    log.remove().await.unwrap();
+}
+
+#[tokio::test]
+async fn no_event_is_to_blame_for_what_befalls_the_server_however_the_projector_words_it() {
+    fails_within_apply::<sqlx::Error>().await;
+    fails_within_apply::<NotCounted>().await;
+    fails_within_apply::<Transparent>().await;
 }

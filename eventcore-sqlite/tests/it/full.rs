@@ -7,6 +7,8 @@ use eventcore::{
     Payload, ProjectionConfig, Projector, ReadStreams, RecordedEvent, SchemaVersion, run_projection,
 };
 use eventcore_sqlite::{SqliteConfig, SqliteContext, SqliteEventStore};
+use std::error::Error as StdError;
+use std::marker::PhantomData;
 use std::time::Duration;
 
 #[tokio::test]
@@ -91,19 +93,33 @@ impl Event for Happened {
     }
 }
 
-/// An error of the application's own, as most projectors have one.
+/// An error of the application's own that names its cause.
 #[derive(Debug, thiserror::Error)]
 #[error("the copy could not be written")]
-struct NotCopied(#[source] rusqlite::Error);
+struct NotCopied(#[from] rusqlite::Error);
 
-/// Writes much for each event, and gives up on events that fail.
-struct Copies {
-    asked: u32,
+/// One that passes for its cause: `source` is the cause of that one, so the error of rusqlite is nowhere in the chain.
+#[derive(Debug, thiserror::Error)]
+enum Transparent {
+    #[error(transparent)]
+    Sqlite(#[from] rusqlite::Error),
 }
 
-impl Projector for Copies {
+/// Writes much for each event, and gives up on events that fail.
+struct Copies<E> {
+    asked: u32,
+    error: PhantomData<fn() -> E>,
+}
+
+impl<E> Copies<E> {
+    fn new() -> Self {
+        Self { asked: 0, error: PhantomData }
+    }
+}
+
+impl<E: StdError + From<rusqlite::Error> + Send + Sync + 'static> Projector for Copies<E> {
     type Event = Happened;
-    type Error = NotCopied;
+    type Error = E;
     type Context = SqliteContext;
 
     fn name(&self) -> &str {
@@ -114,19 +130,26 @@ impl Projector for Copies {
         EventFilter::all()
     }
 
-    async fn apply(&mut self, event: &RecordedEvent<Happened>, page: &mut SqliteContext) -> Result<(), NotCopied> {
+    async fn apply(&mut self, event: &RecordedEvent<Happened>, page: &mut SqliteContext) -> Result<(), E> {
         let insert = "insert into copies values (?1, zeroblob(100000))";
-        page.connection().execute(insert, [event.stream_id().as_str()]).map(drop).map_err(NotCopied)
+        page.connection().execute(insert, [event.stream_id().as_str()])?;
+        Ok(())
     }
 
-    fn on_error(&mut self, _: &FailureContext<'_, NotCopied>) -> FailureStrategy {
+    fn on_error(&mut self, _: &FailureContext<'_, E>) -> FailureStrategy {
         self.asked += 1;
         FailureStrategy::DeadLetter
     }
 }
 
 #[tokio::test]
-async fn no_event_is_to_blame_for_a_full_disk() {
+async fn no_event_is_to_blame_for_a_full_disk_however_the_projector_words_it() {
+    runs_full::<rusqlite::Error>().await;
+    runs_full::<NotCopied>().await;
+    runs_full::<Transparent>().await;
+}
+
+async fn runs_full<E: StdError + From<rusqlite::Error> + Send + Sync + 'static>() {
     let home = Home::new();
     let store = home.open_with(SqliteConfig::default().max_page_count(80)).await;
     home.raw().execute_batch("create table copies (stream text not null, copy blob not null)").unwrap();
@@ -135,19 +158,19 @@ async fn no_event_is_to_blame_for_a_full_disk() {
     }
     let twice = MaxConsecutiveFailures::try_new(2).unwrap();
     let config = ProjectionConfig::default().read_failures(twice, Duration::from_millis(1));
-    let error = run_projection(Copies { asked: 0 }, &store, config.clone()).await.map(drop).unwrap_err();
+    let error = run_projection(Copies::<E>::new(), &store, config.clone()).await.map(drop).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
     assert!(store.dead_letters(None, None, PageSize::default()).await.unwrap().is_empty());
     store.close().await.unwrap();
 
     // With room for them all have their effect, once.
     let store = home.open().await;
-    let outcome = run_projection(Copies { asked: 0 }, &store, config.clone()).await.unwrap();
+    let outcome = run_projection(Copies::<E>::new(), &store, config.clone()).await.unwrap();
     assert_eq!((outcome.applied, outcome.parked, outcome.projector.asked), (4, 0, 0));
     // What the event itself does wrong is its own.
     home.raw().execute_batch("create unique index once on copies (stream)").unwrap();
     append(&store, "a", "2").await.unwrap();
-    let outcome = run_projection(Copies { asked: 0 }, &store, config).await.unwrap();
+    let outcome = run_projection(Copies::<E>::new(), &store, config).await.unwrap();
     assert_eq!((outcome.applied, outcome.parked, outcome.projector.asked), (0, 1, 1));
     store.close().await.unwrap();
 }
