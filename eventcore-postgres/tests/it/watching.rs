@@ -1,8 +1,14 @@
 //! Followers that wait while nothing tells them.
 
-use crate::fixtures::{Log, PATIENCE, append_to, stream};
-use eventcore::{EventFilter, EventReader, EventStore, ExpectedVersion, PageSize};
+use crate::fixtures::{Counted, Log, PATIENCE, append_to, stream};
+use eventcore::{
+    EventFilter, EventReader, EventStore, ExpectedVersion, LossyCapacity, PageSize, ProjectionName, RecordedEvent,
+    StreamState, watch, watch_durable, watch_lossy,
+};
 use eventcore_postgres::PostgresEventStore;
+use sqlx::Connection;
+use std::time::Duration;
+use tokio::time::timeout;
 
 #[tokio::test]
 async fn who_begins_to_wait_at_an_idle_store_without_notifications_is_woken_by_polling() {
@@ -16,9 +22,59 @@ async fn who_begins_to_wait_at_an_idle_store_without_notifications_is_woken_by_p
     writer.append(append_to(&stream("a"), ExpectedVersion::Any)).await.unwrap();
     // A look that failed wakes it too, so it may find nothing yet.
     while follower.read_page(&EventFilter::all(), None, PageSize::default()).await.unwrap().events.is_empty() {
-        tokio::time::timeout(PATIENCE, watch.changed()).await.expect("nobody woke the follower").unwrap();
+        timeout(PATIENCE, watch.changed()).await.expect("nobody woke the follower").unwrap();
     }
     follower.close().await.unwrap();
     writer.close().await.unwrap();
+    log.remove().await.unwrap();
+}
+
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Events(u64);
+
+impl StreamState for Events {
+    type Event = Counted;
+
+    fn apply(&mut self, _: &RecordedEvent<Counted>) {
+        self.0 += 1;
+    }
+}
+
+#[tokio::test]
+async fn who_waits_for_a_position_waits_for_the_commits_under_way_before_it() {
+    let log = Log::new().unwrap();
+    let store = log.open().await.unwrap();
+    let watched = [stream("watched")];
+    let mut pulled = watch::<Events, _>(store.clone(), watched.clone());
+    let mut pushed = watch_lossy::<Events, _>(store.clone(), watched.clone(), LossyCapacity::default());
+    let name = ProjectionName::new("waits").unwrap();
+    let mut durable = watch_durable::<Events, _>(store.clone(), name, watched.clone()).await.unwrap();
+
+    let mut connection = log.connection().await;
+    let mut slow = connection.begin().await.unwrap();
+    let before = store.append_in_transaction(&mut slow, append_to(&watched[0], ExpectedVersion::Any)).await.unwrap();
+    let quick = store.append(append_to(&stream("elsewhere"), ExpectedVersion::Any)).await.unwrap();
+    let position = quick.events[0].position;
+    assert!(before.events[0].position < position);
+    // However long one waits, none of them can answer now: what is to come before the position is not there.
+    let a_while = Duration::from_millis(300);
+    let early = tokio::join!(
+        timeout(a_while, pulled.wait_for(position)),
+        timeout(a_while, pushed.wait_for(position)),
+        timeout(a_while, durable.wait_for(position)),
+    );
+    assert!(matches!(early, (Err(_), Err(_), Err(_))), "{early:?}");
+
+    slow.commit().await.unwrap();
+    let states = tokio::join!(
+        timeout(PATIENCE, pulled.wait_for(position)),
+        timeout(PATIENCE, pushed.wait_for(position)),
+        timeout(PATIENCE, durable.wait_for(position)),
+    );
+    for watched in [states.0, states.1, states.2] {
+        assert_eq!(watched.unwrap().unwrap().state, Some(Events(1)));
+    }
+    durable.release().await.unwrap();
+    store.close().await.unwrap();
     log.remove().await.unwrap();
 }

@@ -90,9 +90,14 @@ where
 /// How long to wait at most before looking again.
 const POLL: Duration = Duration::from_millis(100);
 
+/// Both ports of a store that a watcher needs.
+trait Source: EventStore + EventReader {}
+
+impl<S: EventStore + EventReader> Source for S {}
+
 /// A watcher that is pushed, and is cut off when it is too slow. See [`watch_lossy`].
 pub struct LossyWatcher<T> {
-    store: Arc<dyn EventStore>,
+    store: Arc<dyn Source>,
     streams: Vec<StreamId>,
     log: LogWatch,
     receiver: mpsc::Receiver<Watched<T>>,

@@ -3,8 +3,8 @@
 use super::StreamState;
 use super::fold::Fold;
 use crate::{
-    CheckpointError, DecodeError, ErrorKind, EventReader, EventStore, EventStoreError, GlobalPosition, LeadershipError,
-    LogWatch, LossyCapacity, ProjectionName, StreamId,
+    CheckpointError, DecodeError, ErrorKind, EventFilter, EventReader, EventStore, EventStoreError, GlobalPosition,
+    LeadershipError, LogWatch, LossyCapacity, PageSize, ProjectionName, StreamId,
 };
 use std::time::Duration;
 use thiserror::Error;
@@ -153,15 +153,20 @@ pub fn watch<T: StreamState, S: EventStore + EventReader>(
 }
 
 /// Returns when the log has come to a position: who reads after that reads everything up to it.
+///
+/// It asks for a page and not for the head: before the head commits may still be under way, and a page never shows what lies
+/// behind one of these.
 pub(super) async fn reach(
-    store: &(impl EventStore + ?Sized),
+    store: &(impl EventReader + ?Sized),
     log: &mut LogWatch,
     poll_interval: Duration,
     stop: &CancellationToken,
     position: GlobalPosition,
 ) -> Result<(), WatchError> {
+    let one = PageSize::try_new(1).unwrap_or_default();
+    let before = GlobalPosition::try_new(position.get().saturating_sub(1)).ok();
     while !stop.is_cancelled() {
-        if store.head().await? >= Some(position) {
+        if store.read_page(&EventFilter::all(), before, one).await?.position() >= Some(position) {
             return Ok(());
         }
         tokio::select! {
