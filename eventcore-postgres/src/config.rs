@@ -162,6 +162,11 @@ impl PostgresConfig {
 
     /// How long the transaction of an exactly-once page may stand still before the server ends it. Default 3 s: so long a
     /// stopped leader can hold up its successor, and so long `apply` may wait for something else than the database.
+    ///
+    /// No event is blamed for a connection that is gone, so one whose `apply` always idles longer, or breaks its connection in
+    /// another way, is neither skipped nor parked, whatever `on_error` would say: its page comes again until the run ends
+    /// after its limit of failures ([`read_failures`](eventcore::ProjectionConfig::read_failures)). The way out: give `apply`
+    /// more time here, do what takes long elsewhere, or let `apply` return `Ok` for this event before it uses the connection.
     #[must_use]
     pub fn page_idle_timeout(mut self, time: Duration) -> Self {
         self.page_idle_timeout = time;

@@ -64,6 +64,10 @@ pub trait Projector: Send {
 
     /// Applies one event. Events come in global order, each after the one before has been applied.
     ///
+    /// With the transaction of an adapter as context it may be dropped at any `await` when the leadership is lost. The page is
+    /// rolled back then, but fields of the projector that were changed before stay as they are: what it keeps as a cache it
+    /// has to reset in [`leading`](Self::leading).
+    ///
     /// # Errors
     /// Its own error, for which [`on_error`](Self::on_error) chooses what happens.
     fn apply(
@@ -100,7 +104,8 @@ pub trait Projector: Send {
         FailureStrategy::Fatal
     }
 
-    /// Is told the epoch when this instance becomes the leader: a fencing token for effects outside of the store.
+    /// Is told the epoch when this instance becomes the leader: a fencing token for effects outside of the store. Also the
+    /// place to reset caches in fields, as what [`apply`](Self::apply) put there may have been rolled back.
     fn leading(&mut self, _epoch: Epoch) {}
 }
 
