@@ -3,7 +3,7 @@
 use super::follower::{Follower, lock};
 use super::tail::Tail;
 use super::{LiveConfig, ManagerError, ProjectionState};
-use crate::{Activity, EventReader, GlobalPosition, SharedError};
+use crate::{Activity, Backend, EventReader, GlobalPosition, Progress, ProjectionName, SharedError};
 use std::fmt;
 use std::future::poll_fn;
 use std::mem::{Discriminant, discriminant};
@@ -82,6 +82,8 @@ impl fmt::Debug for LiveStates {
 /// One start of all projections, until they are shut down.
 pub(super) struct Running {
     followers: Vec<Arc<Follower>>,
+    /// Where a leader elsewhere saves how far it has come.
+    checkpoints: Arc<dyn Backend>,
     stop: CancellationToken,
     ended: watch::Receiver<bool>,
     first_error: Arc<Mutex<Option<ManagerError>>>,
@@ -93,8 +95,9 @@ impl Running {
         followers: &[Arc<Follower>],
         config: LiveConfig,
         tail: &Arc<Tail>,
-        log: impl EventReader + Clone + 'static,
+        log: impl Backend + Clone + 'static,
     ) -> Arc<Self> {
+        let checkpoints = Arc::new(log.clone());
         // Before anybody reads, so that the first who has come to the end is joined there by the others.
         tail.open();
         let end_of_log = CancellationToken::new();
@@ -120,7 +123,22 @@ impl Running {
             end.send_replace(true);
         });
         let guard = stop.clone().drop_guard();
-        Arc::new(Self { followers: followers.to_vec(), stop, ended, first_error, _stop_on_drop: guard })
+        Arc::new(Self { followers: followers.to_vec(), checkpoints, stop, ended, first_error, _stop_on_drop: guard })
+    }
+
+    /// Returns when another instance, which leads a projection while this run of it stands by, has come to a position.
+    async fn leader_comes_to(&self, position: GlobalPosition, name: &ProjectionName, progress: &Progress) {
+        const LOOK: Duration = Duration::from_millis(100);
+        while progress.wait_until(Activity::Standby).await.is_ok() {
+            // What the store cannot tell now, it is asked again.
+            let checkpoint = self.checkpoints.load_checkpoint(name).await.ok().flatten();
+            if checkpoint.and_then(|checkpoint| checkpoint.cursor).is_some_and(|cursor| cursor.position >= position) {
+                return;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        // The run has ended.
+        std::future::pending().await
     }
 
     pub(super) fn has_ended(&self) -> bool {
@@ -239,15 +257,21 @@ impl LiveHandle {
 
     /// Returns when every projection is done with `position`: what was written there can be read from each.
     ///
-    /// A projection that another instance leads comes to no position here, until this instance takes over: an application of
-    /// several instances bounds the wait with a timeout, or waits where the projection is led.
+    /// For a projection that another instance leads, this is when its stored checkpoint is there, which is looked at every
+    /// 100 ms.
     ///
     /// # Errors
     /// [`ManagerError::Paused`] if one of them is paused and has not come so far, [`ManagerError::Failed`] if one fails for
     /// good, [`ManagerError::NotLive`] if they are shut down meanwhile.
     pub async fn wait_for(&self, position: GlobalPosition) -> Result<(), ManagerError> {
         for follower in &self.running.followers {
-            follower.wait(|progress| async move { progress.wait_for(position).await.is_ok() }).await?;
+            let arrives = |progress: Progress| async move {
+                tokio::select! {
+                    arrived = progress.wait_for(position) => arrived.is_ok(),
+                    () = self.running.leader_comes_to(position, &follower.name, &progress) => true,
+                }
+            };
+            follower.wait(arrives).await?;
         }
         Ok(())
     }

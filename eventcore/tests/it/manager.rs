@@ -821,3 +821,28 @@ async fn names_and_types_are_registered_once() {
     let manager = ProjectionManager::builder(MemoryEventStore::new()).register(sum(&trouble)).unwrap().build();
     assert!(matches!(manager.live::<Other>().await, Err(ManagerError::Unknown { .. })));
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_where_a_projection_stands_by_waits_for_its_leader() {
+    let store = MemoryEventStore::new();
+    let leader = ProjectionManager::builder(store.clone()).register(durable).unwrap().build();
+    let leading = leader.start_live().unwrap();
+    leading.wait_for(append(&store, [1]).await).await.unwrap();
+    let manager = ProjectionManager::builder(store.clone()).register(durable).unwrap().build();
+    let live = manager.start_live().unwrap();
+    live.wait_until_caught_up().await.unwrap();
+    assert!(matches!(manager.status().await[0].state, ProjectionState::Standby));
+
+    let ahead = GlobalPosition::try_new(3).unwrap();
+    let waiting = tokio::spawn({
+        let live = live.clone();
+        async move { live.wait_for(ahead).await }
+    });
+    append(&store, [1]).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(!waiting.is_finished(), "nobody has come so far");
+    append(&store, [1]).await;
+    tokio::time::timeout(Duration::from_secs(60), waiting).await.expect("the leader has come so far").unwrap().unwrap();
+    live.shutdown().await.unwrap();
+    leading.shutdown().await.unwrap();
+}
