@@ -17,6 +17,7 @@ use sqlx::postgres::{PgDatabaseError, PgRow, PgTransactionManager as Manager};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Postgres};
 use sqlx_core::transaction::TransactionManager;
 use std::error::Error as StdError;
+use std::iter::successors;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::error::Elapsed;
 
@@ -231,19 +232,14 @@ impl PostgresEventStore {
 
 /// The fault of the server that an error of a projector is, or was caused by, if no event is to blame for it.
 fn fault_of(error: &(dyn StdError + 'static)) -> Option<EventStoreError> {
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        if let Some(server) = words_of(error) {
-            let source = SharedError::new(error.to_string());
-            return match server.code() {
-                "53100" => Some(EventStoreError::StorageFull { source }),
-                "40001" | "40P01" | "53000" | "53200" | "53300" => Some(EventStoreError::Unavailable { source }),
-                _ => None,
-            };
-        }
-        cause = error.source();
+    let mut causes = successors(Some(error), |&error| error.source());
+    let (server, text) = causes.find_map(|error| Some((words_of(error)?, error.to_string())))?;
+    let source = SharedError::new(text);
+    match server.code() {
+        "53100" => Some(EventStoreError::StorageFull { source }),
+        "40001" | "40P01" | "53000" | "53200" | "53300" => Some(EventStoreError::Unavailable { source }),
+        _ => None,
     }
-    None
 }
 
 /// The server's own words, if this link of a chain of causes is they. A `#[error(transparent)]` error hands out the cause of

@@ -13,6 +13,7 @@ use eventcore::{
 use rusqlite::{Connection, ErrorCode};
 use std::error::Error as StdError;
 use std::fmt;
+use std::iter::successors;
 use std::sync::{Mutex, PoisonError};
 use thiserror::Error;
 
@@ -197,23 +198,17 @@ impl SqliteEventStore {
 
 /// The fault of the file or the machine that an error of a projector is, or was caused by: no event is to blame for it.
 fn fault_of(error: &(dyn StdError + 'static)) -> Option<EventStoreError> {
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        if let Some(code) = code_of(error) {
-            let text = error.to_string();
-            return match code {
-                ErrorCode::DiskFull => Some(EventStoreError::StorageFull { source: SharedError::new(text) }),
-                ErrorCode::DatabaseBusy
-                | ErrorCode::DatabaseLocked
-                | ErrorCode::SystemIoFailure
-                | ErrorCode::OutOfMemory
-                | ErrorCode::OperationInterrupted => Some(EventStoreError::unavailable(text)),
-                _ => None,
-            };
-        }
-        cause = error.source();
+    let mut causes = successors(Some(error), |&error| error.source());
+    let (code, text) = causes.find_map(|error| Some((code_of(error)?, error.to_string())))?;
+    match code {
+        ErrorCode::DiskFull => Some(EventStoreError::StorageFull { source: SharedError::new(text) }),
+        ErrorCode::DatabaseBusy
+        | ErrorCode::DatabaseLocked
+        | ErrorCode::SystemIoFailure
+        | ErrorCode::OutOfMemory
+        | ErrorCode::OperationInterrupted => Some(EventStoreError::unavailable(text)),
+        _ => None,
     }
-    None
 }
 
 /// What SQLite said, if this link of a chain of causes is its answer. A `#[error(transparent)]` error hands out the cause of

@@ -27,7 +27,13 @@ pub struct CommandExecutor<S> {
 #[derive(Clone, Default)]
 struct Kept {
     snapshots: Option<Arc<SnapshotWriter>>,
-    states: Option<Arc<StateCache>>,
+    states: Option<States>,
+}
+
+/// States, and the commands that wait for each other to decide on them.
+#[derive(Clone)]
+struct States {
+    cache: Arc<StateCache>,
     joint: Joint,
 }
 
@@ -92,7 +98,7 @@ impl<S: EventStore> CommandExecutor<S> {
     /// ```
     #[must_use]
     pub fn state_cache(mut self, states: usize) -> Self {
-        self.kept.states = Some(Arc::new(StateCache::new(states)));
+        self.kept.states = Some(States { cache: Arc::new(StateCache::new(states)), joint: Joint::default() });
         self
     }
 
@@ -175,9 +181,9 @@ async fn drive<C: CommandLogic, S: EventStore + ?Sized>(
         tracing::debug_span!("execute", command = C::command_type(), command_id = context.id().map(|id| id.as_str()));
     async {
         let mut entropy = SystemEntropy;
-        let (snapshots, cache) = (kept.snapshots.as_deref(), kept.states.as_deref());
+        let (snapshots, states) = (kept.snapshots.as_deref(), kept.states.as_ref());
         let options =
-            DecisionOptions { retry, snapshots: snapshots.map(SnapshotWriter::policy), cache: cache.is_some() };
+            DecisionOptions { retry, snapshots: snapshots.map(SnapshotWriter::policy), cache: states.is_some() };
         let mut step = decide_with(command, context, options);
         let mut turn = None;
         let mut contended = None;
@@ -185,8 +191,8 @@ async fn drive<C: CommandLogic, S: EventStore + ?Sized>(
         loop {
             step = match step {
                 DecisionStep::Recall(mut recalling) => {
-                    if lead.is_none() && recalling.is_joinable() {
-                        match kept.joint.enter(recalling).await {
+                    if let Some(states) = states.filter(|_| lead.is_none() && recalling.is_joinable()) {
+                        match states.joint.enter(recalling).await {
                             Entered::Leads(leads, again) => (lead, recalling) = (Some(leads), again),
                             Entered::GoesOn(next) => {
                                 step = next;
@@ -199,7 +205,7 @@ async fn drive<C: CommandLogic, S: EventStore + ?Sized>(
                         drop(turn.take());
                         turn = Some(queues.turn(recalling.streams(), contended.as_ref()).await);
                     }
-                    let state = cache.and_then(|cache| cache.get(recalling.key()));
+                    let state = states.and_then(|states| states.cache.get(recalling.key()));
                     let found = state.is_some();
                     let next = recalling.recalled(state, &mut entropy);
                     if found && !matches!(next, DecisionStep::Append(_)) {
@@ -246,8 +252,8 @@ async fn drive<C: CommandLogic, S: EventStore + ?Sized>(
                     if let (Some(snapshots), Some(snapshot)) = (snapshots, keeping.snapshot()) {
                         snapshots.store(snapshot);
                     }
-                    if let (Some(cache), Some((key, state))) = (cache, keeping.state()) {
-                        cache.put(key, state);
+                    if let (Some(states), Some((key, state))) = (states, keeping.state()) {
+                        states.cache.put(key, state);
                     }
                     keeping.kept()
                 }

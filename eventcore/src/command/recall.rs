@@ -76,6 +76,8 @@ impl<C: CommandLogic> Run<C> {
     /// Looks into the cache first, once.
     pub(super) fn recall(mut self, round: Round<C>) -> DecisionStep<C> {
         if round.rounds > 0 {
+            // Of more streams than those that it was worked out for.
+            self.key = None;
             return self.begin(round);
         }
         let to_decide = match std::mem::replace(&mut self.recall, Recall::Not) {
@@ -83,7 +85,8 @@ impl<C: CommandLogic> Run<C> {
             Recall::ToReadOn => false,
             Recall::Not => return self.begin(round),
         };
-        match self.cache_key(round.streams.iter().map(|stream| &stream.stream_id)) {
+        self.key = self.cache_key(round.streams.iter().map(|stream| &stream.stream_id));
+        match self.key {
             Some(key) => DecisionStep::Recall(Recalling { run: self, key, round, to_decide }),
             None => self.begin(round),
         }

@@ -243,8 +243,7 @@ where
             };
             let signals = Signals { now, stop, lost: self.is_lost() };
             // Only the delay before another attempt has a random part.
-            let retry =
-                matches!(input, ProjectionInput::AppliedTo(_, Applied::Retry(_) | Applied::RetryThenDeadLetter));
+            let retry = matches!(input, ProjectionInput::Applied(_, Applied::Retry(_) | Applied::RetryThenDeadLetter));
             let jitter = if retry { fastrand::f64() } else { 0.0 };
             let effect = machine.step(input, signals, jitter);
             if self.meter.is_due(now) {
@@ -265,7 +264,7 @@ where
                         }
                         (index, attempt) = (index + 1, 1);
                     };
-                    ProjectionInput::AppliedTo(index, applied)
+                    ProjectionInput::Applied(index, applied)
                 }
                 effect => {
                     self.report(&machine);

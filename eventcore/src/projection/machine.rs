@@ -244,8 +244,7 @@ impl<X> ProjectionMachine<X> {
                 self.uncommitted = true;
                 self.fault(fault, After::Resume)
             }
-            (Phase::Applying(index, _), Input::Applied(applied)) => self.applied(index, applied, stop, jitter),
-            (Phase::Applying(from, until), Input::AppliedTo(index, applied)) if (from..until).contains(&index) => {
+            (Phase::Applying(from, until), Input::Applied(index, applied)) if (from..until).contains(&index) => {
                 self.next = index;
                 self.applied(index, applied, stop, jitter)
             }

@@ -79,8 +79,7 @@ pub enum ProjectionEffect<X> {
     /// Open a context. Answer: [`Done`](ProjectionInput::Done).
     Begin,
     /// Apply a stretch of the page, event by event, at least the first. It may end after any of them, and ends after one that
-    /// failed, that had to wait, or during which a signal came. Answer: [`AppliedTo`](ProjectionInput::AppliedTo), or
-    /// [`Applied`](ProjectionInput::Applied) if it was the first alone.
+    /// failed, that had to wait, or during which a signal came. Answer: [`Applied`](ProjectionInput::Applied).
     Apply {
         /// The first one, from 0.
         index: usize,
@@ -147,10 +146,8 @@ pub enum ProjectionInput<X> {
     Head(Result<Option<GlobalPosition>, Fault<X>>),
     /// A page.
     Read(Result<PageShape, Fault<X>>),
-    /// What became of the first event of a stretch.
-    Applied(Applied<X>),
     /// Which event of a stretch was tried last, and what became of it. Those before it were applied.
-    AppliedTo(usize, Applied<X>),
+    Applied(usize, Applied<X>),
     /// What became of a stretch of the page.
     AppliedParts(PageDone<X>),
     /// An effect that has nothing to tell.

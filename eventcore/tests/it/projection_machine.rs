@@ -197,7 +197,7 @@ impl World {
                         // The driver has given the page up.
                         self.roll_back();
                     }
-                    ProjectionInput::AppliedTo(index, applied)
+                    ProjectionInput::Applied(index, applied)
                 }
                 ProjectionEffect::Park { index } => {
                     let position = page[index].position.get();
@@ -374,7 +374,7 @@ fn a_batch_applies_nothing_behind_its_target() {
         ProjectionInput::Read(Ok(shape)),
         ProjectionInput::Done(Ok(())),
     ];
-    inputs.extend((0..3).map(|_| ProjectionInput::Applied(Applied::Ok)));
+    inputs.extend((0..3).map(|index| ProjectionInput::Applied(index, Applied::Ok)));
     let effect = last_effect(world.rules(), inputs);
     assert!(matches!(effect, ProjectionEffect::Commit(cursor) if cursor.position == target), "{effect:?}");
 }
@@ -420,10 +420,10 @@ fn a_checkpoint_is_saved_every_so_many_pages_or_after_so_long() {
                 page += 1;
                 ProjectionInput::Read(Ok(PageShape { end: events.first().copied(), more: true, events }))
             }
-            ProjectionEffect::Apply { .. } => {
+            ProjectionEffect::Apply { index, .. } => {
                 // The fifth event takes long.
                 now += Duration::from_secs(if page == 5 { 6 } else { 0 });
-                ProjectionInput::Applied(Applied::Ok)
+                ProjectionInput::Applied(index, Applied::Ok)
             }
             ProjectionEffect::Commit(cursor) => {
                 commits.push(cursor.position.get());
@@ -452,7 +452,7 @@ fn a_stop_saves_what_was_applied() {
     let shape = PageShape { end: world.log.last().copied(), events: world.log.clone(), more: false };
     machine.step(ProjectionInput::Read(Ok(shape)), go, 0.5);
     machine.step(ProjectionInput::Done(Ok(())), go, 0.5);
-    let effect = machine.step(ProjectionInput::Applied(Applied::Ok), stop, 0.5);
+    let effect = machine.step(ProjectionInput::Applied(0, Applied::Ok), stop, 0.5);
     assert!(matches!(effect, ProjectionEffect::Commit(cursor) if cursor == world.log[0]), "{effect:?}");
     let effect = machine.step(ProjectionInput::Done(Ok(())), stop, 0.5);
     assert!(matches!(effect, ProjectionEffect::Finish(Ok(()))), "{effect:?}");
@@ -485,7 +485,7 @@ fn a_checkpoint_that_can_never_be_saved_ends_the_run() {
             ProjectionEffect::Head => ProjectionInput::Head(Ok(shape.end.map(|end| end.position))),
             ProjectionEffect::Read { .. } => ProjectionInput::Read(Ok(shape.clone())),
             ProjectionEffect::Begin => ProjectionInput::Done(Ok(())),
-            ProjectionEffect::Apply { .. } => ProjectionInput::Applied(Applied::Ok),
+            ProjectionEffect::Apply { index, .. } => ProjectionInput::Applied(index, Applied::Ok),
             ProjectionEffect::Commit(_) => {
                 commits += 1;
                 ProjectionInput::Done(Err(Fault::Transient("full")))
@@ -545,9 +545,9 @@ fn a_transaction_that_was_open_for_long_is_committed_in_the_middle_of_its_page()
             ProjectionEffect::Resume => ProjectionInput::Resumed(Ok(None)),
             ProjectionEffect::Read { .. } => ProjectionInput::Read(Ok(shape.clone())),
             ProjectionEffect::Begin => ProjectionInput::Done(Ok(())),
-            ProjectionEffect::Apply { .. } => {
+            ProjectionEffect::Apply { index, .. } => {
                 now += world.rules().hold_time * 2 / 3;
-                ProjectionInput::Applied(Applied::Ok)
+                ProjectionInput::Applied(index, Applied::Ok)
             }
             ProjectionEffect::Commit(cursor) => {
                 commits.push(cursor.position.get());
@@ -577,7 +577,7 @@ fn what_was_applied_is_saved_when_the_interval_ends_though_nothing_more_comes() 
             }
             ProjectionEffect::Read { .. } => ProjectionInput::Read(Ok(PageShape::default())),
             ProjectionEffect::Begin => ProjectionInput::Done(Ok(())),
-            ProjectionEffect::Apply { .. } => ProjectionInput::Applied(Applied::Ok),
+            ProjectionEffect::Apply { index, .. } => ProjectionInput::Applied(index, Applied::Ok),
             ProjectionEffect::Wait(time) => {
                 now += time;
                 ProjectionInput::Waited
@@ -607,11 +607,14 @@ fn an_event_that_was_left_out_does_not_come_back_with_a_later_failure() {
             ProjectionEffect::Read { .. } => ProjectionInput::Read(Ok(shape.clone())),
             ProjectionEffect::Apply { index, attempt, .. } => {
                 tried.push((index, attempt));
-                ProjectionInput::Applied(match (index, attempt) {
-                    (0, _) => Applied::Skip,
-                    (1, 1) => Applied::Retry("once"),
-                    _ => Applied::Ok,
-                })
+                ProjectionInput::Applied(
+                    index,
+                    match (index, attempt) {
+                        (0, _) => Applied::Skip,
+                        (1, 1) => Applied::Retry("once"),
+                        _ => Applied::Ok,
+                    },
+                )
             }
             ProjectionEffect::Begin | ProjectionEffect::Commit(_) | ProjectionEffect::Rollback => {
                 ProjectionInput::Done(Ok(()))
@@ -658,7 +661,7 @@ fn a_fault_is_shown_until_the_store_has_answered() {
     does!(Input::Resumed(Ok(None)) => Effect::Read { after: None }, CatchingUp);
     does!(page(&world.log[..1]) => Effect::Begin, CatchingUp);
     does!(Input::Done(Ok(())) => Effect::Apply { .. }, CatchingUp);
-    does!(Input::Applied(Applied::Ok) => Effect::Commit(_), CatchingUp);
+    does!(Input::Applied(0, Applied::Ok) => Effect::Commit(_), CatchingUp);
     does!(Input::Done(Ok(())) => Effect::Wait(_), Live);
     // The log cannot be read. Whoever answers then may be another server.
     does!(Input::Waited => Effect::Read { .. }, Live);
@@ -724,7 +727,7 @@ fn batch_of_one_page(
             }
             ProjectionEffect::Apply { index, attempt, .. } => {
                 told.push(format!("apply {index}"));
-                ProjectionInput::Applied(answer(index, attempt))
+                ProjectionInput::Applied(index, answer(index, attempt))
             }
             ProjectionEffect::Park { index } => {
                 told.push(format!("park {index}"));
@@ -799,9 +802,9 @@ fn a_store_that_fails_beneath_an_event_parks_nothing_and_the_page_comes_again() 
             ProjectionEffect::Head => ProjectionInput::Head(Ok(shape.end.map(|end| end.position))),
             ProjectionEffect::Read { .. } => ProjectionInput::Read(Ok(shape.clone())),
             ProjectionEffect::Begin => ProjectionInput::Done(Ok(())),
-            ProjectionEffect::Apply { .. } => {
+            ProjectionEffect::Apply { index, .. } => {
                 faults += 1;
-                ProjectionInput::Applied(Applied::Fault(Fault::Transient("gone")))
+                ProjectionInput::Applied(index, Applied::Fault(Fault::Transient("gone")))
             }
             ProjectionEffect::Pause(_) => ProjectionInput::Waited,
             ProjectionEffect::Finish(finished) => break finished,
@@ -882,9 +885,9 @@ fn after_a_letter_that_could_not_be_parked_the_log_is_verified_before_it_is_read
                 ProjectionInput::Read(Ok(page(usize::from(after.is_some()))))
             }
             ProjectionEffect::Apply { index: 0, .. } if told == ["read"] => {
-                ProjectionInput::Applied(Applied::DeadLetter)
+                ProjectionInput::Applied(0, Applied::DeadLetter)
             }
-            ProjectionEffect::Apply { .. } => ProjectionInput::Applied(Applied::Ok),
+            ProjectionEffect::Apply { index, .. } => ProjectionInput::Applied(index, Applied::Ok),
             ProjectionEffect::Park { .. } if faults > 0 => {
                 faults -= 1;
                 told.push("not parked");

@@ -7,7 +7,7 @@ use super::child::Child;
 use super::led::Led;
 use super::named::Named;
 use crate::{
-    Activity, ErrorKind, EventReader, EventStore, EventStoreError, Leadership, LeadershipError, Progress,
+    Activity, DeadLetter, ErrorKind, EventReader, EventStore, EventStoreError, Leadership, LeadershipError, Progress,
     ProjectionName, ProjectorCoordinator, ReadModel, ReadModelVersion, VersionChange, VersionStep, VersionedUnitOfWork,
 };
 use std::error::Error as StdError;
@@ -301,7 +301,7 @@ where
         result: Result<(), Failure<P>>,
     ) -> Result<(), Failure<P>> {
         let Err(error) = result else { return Ok(()) };
-        if matches!(error.kind(), ErrorKind::Conflict | ErrorKind::Unavailable | ErrorKind::OutcomeUnknown) {
+        if passes(&error) {
             return Err(error);
         }
         if self.is_stopped() {
@@ -309,7 +309,7 @@ where
             return Ok(());
         }
         tracing::warn!(%version, error = &error as &dyn StdError, "a rebuild is given up");
-        self.change(led, version, &VersionChange::Abandon(chain(&error)), None).await?;
+        self.change(led, version, &VersionChange::Abandon(DeadLetter::chain(&error).join(": ")), None).await?;
         if model.in_force.is_some() { Ok(()) } else { Err(error) }
     }
 
@@ -409,12 +409,7 @@ impl<P: Projector + 'static> InForce<P> {
     fn end(&mut self, ended: Result<(), Failure<P>>) -> Result<(), Failure<P>> {
         self.run = None;
         match ended {
-            Err(error)
-                if !matches!(
-                    error.kind(),
-                    ErrorKind::Conflict | ErrorKind::Unavailable | ErrorKind::OutcomeUnknown
-                ) =>
-            {
+            Err(error) if !passes(&error) => {
                 tracing::warn!(error = &error as &dyn StdError, "the version in force failed");
                 self.failed = Some(error);
                 Ok(())
@@ -424,14 +419,7 @@ impl<P: Projector + 'static> InForce<P> {
     }
 }
 
-/// An error with all that caused it.
-fn chain(error: &dyn StdError) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
+/// Whether it says nothing against the version: another instance led, or the store did not answer.
+fn passes<E: StdError + 'static>(error: &ProjectionError<E>) -> bool {
+    matches!(error.kind(), ErrorKind::Conflict | ErrorKind::Unavailable | ErrorKind::OutcomeUnknown)
 }
