@@ -72,7 +72,7 @@ impl MemoryEventStore {
                 log: RwLock::default(),
                 followers: Followers::default(),
                 snapshots: Snapshots::default(),
-                signal: LogSignal::default(),
+                signal: LogSignal::tended(),
                 closed: AtomicBool::new(false),
             }),
         }

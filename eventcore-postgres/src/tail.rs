@@ -62,7 +62,7 @@ impl Tail {
             state: Mutex::default(),
             refreshing: tokio::sync::Mutex::default(),
             acknowledged: AtomicU64::new(0),
-            signal: LogSignal::default(),
+            signal: LogSignal::tended(),
             wake: Notify::new(),
         }
     }

@@ -14,7 +14,7 @@ pub(crate) struct Head {
 impl Head {
     /// A head that is at `position` when the store is opened; followers read that far without being woken.
     pub(crate) fn at(position: u64) -> Self {
-        Self { signal: LogSignal::default(), announced: AtomicU64::new(position) }
+        Self { signal: LogSignal::tended(), announced: AtomicU64::new(position) }
     }
 
     /// Wakes the followers if the log reaches further than they were told.

@@ -109,7 +109,6 @@ pub fn subscribe<R: EventReader + EventStore>(reader: R, filter: EventFilter, fr
         in_hand: None,
         looked: None,
         page_size: PageSize::default(),
-        poll_interval: Duration::from_millis(100),
         progress,
     }
 }
@@ -126,7 +125,6 @@ pub struct Subscription<R> {
     /// How far the page in the buffer looked.
     looked: Option<GlobalPosition>,
     page_size: PageSize,
-    poll_interval: Duration,
     progress: Progress,
 }
 
@@ -138,10 +136,11 @@ impl<R> Subscription<R> {
         self
     }
 
-    /// How long to wait at most before looking again, should no wake-up come. By default 100 ms.
+    /// How long to wait at most before looking again, should no wake-up come. By default as the store says
+    /// ([`LogWatch::look_every`]): 5 s if it looks by itself what others commit, as all adapters of this project do, else 100 ms.
     #[must_use]
     pub const fn poll_interval(mut self, interval: Duration) -> Self {
-        self.poll_interval = interval;
+        self.log.set_look_every(interval);
         self
     }
 
@@ -231,10 +230,7 @@ impl<R: EventReader + EventStore> Subscription<R> {
                 if let Some(position) = self.looked {
                     self.progress.advance(position);
                 }
-                tokio::select! {
-                    woken = self.log.changed() => woken?,
-                    () = tokio::time::sleep(self.poll_interval) => {}
-                }
+                self.log.changed_or_due().await?;
                 FeedInput::Woken
             }
             FeedEffect::Event(_) | FeedEffect::CaughtUp | FeedEffect::FellBehind => FeedInput::Next,

@@ -101,7 +101,7 @@ impl Session {
     /// How to run a projection over `log`.
     pub(super) fn projection(&self, log: impl EventReader + Clone + 'static) -> ProjectionConfig {
         let tail = Arc::clone(&self.tail);
-        let config = self.config.run().reading(move || SharedLog::new(log.clone(), Arc::clone(&tail)), Tail::IDLE);
+        let config = self.config.run().reading(move || SharedLog::new(log.clone(), Arc::clone(&tail)));
         config.shutdown(self.stop.clone()).progress(self.progress.clone())
     }
 }

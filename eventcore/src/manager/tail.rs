@@ -58,10 +58,6 @@ enum Next {
 }
 
 impl Tail {
-    /// How often a projection looks by itself that has seen everything: all that makes it read on is told by the signal.
-    pub(super) const IDLE: Duration = Duration::from_secs(5);
-    /// How often the log is looked at when nothing says that there is something new.
-    const POLL: Duration = Duration::from_millis(100);
     /// For how long the end is read after somebody looked at it. Whoever waits there looks more often.
     const DEMAND: Duration = Duration::from_secs(15);
 
@@ -80,7 +76,8 @@ impl Tail {
             demanded: AtomicBool::new(false),
             answered: watch::Sender::default(),
             asked: Notify::new(),
-            signal: LogSignal::default(),
+            // All that makes a projection read on that has seen everything is told.
+            signal: LogSignal::tended(),
         }
     }
 
@@ -108,6 +105,7 @@ impl Tail {
         self.open();
         let _close = Close(self);
         let mut store = log.watch_log();
+        let look_every = store.look_every();
         let mut store_is_open = true;
         let mut looked = Instant::now();
         while !stop.is_cancelled() {
@@ -123,7 +121,7 @@ impl Tail {
                     () = stop.cancelled() => return,
                     () = self.asked.notified() => {}
                     changed = store.changed(), if store_is_open => store_is_open = changed.is_ok(),
-                    () = tokio::time::sleep(Self::POLL) => {}
+                    () = tokio::time::sleep(look_every) => {}
                 }
             }
             if looked.elapsed() >= Self::DEMAND {

@@ -2,7 +2,7 @@
 
 use super::report::{OnProgress, ProgressReport};
 use crate::validation::check_range;
-use crate::{BackoffMultiplier, EventReader, MaxAttempts, PageSize, Progress, RetryPolicy, ValidationError};
+use crate::{BackoffMultiplier, EventReader, LogWatch, MaxAttempts, PageSize, Progress, RetryPolicy, ValidationError};
 use nutype::nutype;
 use std::fmt;
 use std::sync::Arc;
@@ -60,7 +60,7 @@ pub struct CheckpointPages(u32);
 pub struct ProjectionConfig {
     pub(super) continuous: bool,
     pub(super) page_size: PageSize,
-    pub(super) poll_interval: Duration,
+    pub(super) poll_interval: Option<Duration>,
     pub(super) retry: RetryPolicy,
     pub(super) retries: MaxRetryAttempts,
     pub(super) max_failures: MaxConsecutiveFailures,
@@ -85,8 +85,6 @@ pub struct ProjectionConfig {
 pub(super) struct PageSource {
     /// Every run has a reader of its own, which knows what this run was told.
     pub(super) open: Arc<dyn Fn() -> Arc<dyn EventReader> + Send + Sync>,
-    /// How long a follower waits at most before it looks by itself.
-    pub(super) look_every: Duration,
 }
 
 impl fmt::Debug for PageSource {
@@ -100,7 +98,7 @@ impl Default for ProjectionConfig {
         Self {
             continuous: false,
             page_size: PageSize::default(),
-            poll_interval: Duration::from_millis(100),
+            poll_interval: None,
             retry: RetryPolicy::default()
                 .max_attempts(MaxAttempts::default())
                 .base(Duration::from_millis(100))
@@ -132,15 +130,22 @@ impl ProjectionConfig {
         self
     }
 
-    /// Reads pages from what `open` makes, in place of the store, and waits for its wake-up; without one it looks every
-    /// `look_every`. Each run with this configuration opens its own.
-    pub(crate) fn reading<L: EventReader + 'static>(
-        mut self,
-        open: impl Fn() -> L + Send + Sync + 'static,
-        look_every: Duration,
-    ) -> Self {
-        self.reader = Some(PageSource { open: Arc::new(move || Arc::new(open())), look_every });
+    /// Reads pages from what `open` makes, in place of the store, and waits for its wake-up. Each run with this configuration
+    /// opens its own.
+    pub(crate) fn reading<L: EventReader + 'static>(mut self, open: impl Fn() -> L + Send + Sync + 'static) -> Self {
+        self.reader = Some(PageSource { open: Arc::new(move || Arc::new(open())) });
         self
+    }
+
+    /// How long to wait at most before looking again at a log that is watched like this.
+    pub(super) fn look_every(&self, log: &LogWatch) -> Duration {
+        // What is read in place of the store tells by itself.
+        self.poll_interval.filter(|_| self.reader.is_none()).unwrap_or(log.look_every())
+    }
+
+    /// How long to wait before looking for a leadership again.
+    pub(super) fn standby_interval(&self) -> Duration {
+        self.poll_interval.unwrap_or(Duration::from_millis(100))
     }
 
     /// Follows the log until it is told to stop.
@@ -157,10 +162,13 @@ impl ProjectionConfig {
         self
     }
 
-    /// How long to wait at most before looking again, should no wake-up come. By default 100 ms.
+    /// How long to wait at most before looking again, should no wake-up come. By default as the store says
+    /// ([`LogWatch::look_every`](crate::LogWatch::look_every)): 5 s if it looks by itself what others commit, as all adapters of this project do, else 100 ms.
+    ///
+    /// A projection that waits for a leadership looks for it as often, by default every 100 ms.
     #[must_use]
     pub const fn poll_interval(mut self, interval: Duration) -> Self {
-        self.poll_interval = interval;
+        self.poll_interval = Some(interval);
         self
     }
 

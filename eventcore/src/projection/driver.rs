@@ -224,7 +224,7 @@ where
     }
 
     async fn drive(mut self, config: &ProjectionConfig) -> Result<Ended<P>, Failure<P>> {
-        let rules = rules::<P>(config, self.filter.clone(), self.crew.is_some(), self.backend);
+        let rules = rules::<P>(config, self.filter.clone(), self.crew.is_some(), self.backend, &self.log);
         let mut machine = ProjectionMachine::new(rules);
         let store = self.backend;
         let reader = self.reader.take();
@@ -568,6 +568,7 @@ fn rules<P: Projector>(
     filter: EventFilter,
     partitioned: bool,
     reader: &(impl EventReader + ?Sized),
+    log: &LogWatch,
 ) -> ProjectionRules {
     ProjectionRules {
         durable: P::Context::DURABLE,
@@ -576,8 +577,8 @@ fn rules<P: Projector>(
         continuous: config.continuous,
         wait_for_leadership: config.wait_for_leadership,
         accept_filter_change: config.accept_filter_change,
-        poll_interval: config.reader.as_ref().map_or(config.poll_interval, |reader| reader.look_every),
-        standby_interval: config.poll_interval,
+        poll_interval: config.look_every(log),
+        standby_interval: config.standby_interval(),
         failure_delay: config.failure_delay,
         hold_time: config.hold_time,
         checkpoint_pages: config.checkpoint_pages.into_inner(),

@@ -2,34 +2,47 @@
 
 use super::EventStoreError;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 /// The adapter's end: says that there may be something new. Never blocks, never grows.
 #[derive(Debug, Clone)]
-pub struct LogSignal(Arc<watch::Sender<u64>>);
+pub struct LogSignal {
+    count: Arc<watch::Sender<u64>>,
+    look_every: Duration,
+}
 
+/// A signal that may be missing: followers look by themselves every 100 ms.
 impl Default for LogSignal {
     fn default() -> Self {
-        Self(Arc::new(watch::Sender::new(0)))
+        Self { count: Arc::new(watch::Sender::new(0)), look_every: Duration::from_millis(100) }
     }
 }
 
 impl LogSignal {
+    /// The signal of an adapter that itself looks for whatever it may not be told of, as commits of other processes, at least
+    /// as long as the log [is watched](Self::is_watched). It looks once for all followers; they by themselves only every 5 s.
+    #[must_use]
+    pub fn tended() -> Self {
+        Self { look_every: Duration::from_secs(5), ..Self::default() }
+    }
+
     /// Wakes every follower that waits, and lets those that do not wait yet see that they need not.
     pub fn notify(&self) {
-        self.0.send_modify(|count| *count = count.wrapping_add(1));
+        self.count.send_modify(|count| *count = count.wrapping_add(1));
     }
 
     /// Whether any follower's end is left, so that an adapter need not look for what nobody waits for.
     #[must_use]
     pub fn is_watched(&self) -> bool {
-        self.0.receiver_count() > 0
+        self.count.receiver_count() > 0
     }
 
     /// A follower's end.
     #[must_use]
     pub fn watch(&self) -> LogWatch {
-        LogWatch(self.0.subscribe())
+        LogWatch { count: self.count.subscribe(), look_every: self.look_every }
     }
 }
 
@@ -37,14 +50,33 @@ impl LogSignal {
 ///
 /// Make it before reading: a commit between the read and the wait is then not missed.
 #[derive(Debug, Clone)]
-pub struct LogWatch(watch::Receiver<u64>);
+pub struct LogWatch {
+    count: watch::Receiver<u64>,
+    look_every: Duration,
+}
 
 impl LogWatch {
+    /// How long a follower waits at most before it looks by itself.
+    #[must_use]
+    pub const fn look_every(&self) -> Duration {
+        self.look_every
+    }
+
+    /// Has a follower look by itself after this time, as who wraps an adapter may want it.
+    pub const fn set_look_every(&mut self, interval: Duration) {
+        self.look_every = interval;
+    }
+
     /// Waits until something was appended since this was made or last returned. It may return without need.
     ///
     /// # Errors
     /// [`EventStoreError::Closed`] once the store is gone.
     pub async fn changed(&mut self) -> Result<(), EventStoreError> {
-        self.0.changed().await.map_err(|_| EventStoreError::Closed)
+        self.count.changed().await.map_err(|_| EventStoreError::Closed)
+    }
+
+    /// As [`changed`](Self::changed), but at most [`look_every`](Self::look_every).
+    pub(crate) async fn changed_or_due(&mut self) -> Result<(), EventStoreError> {
+        timeout(self.look_every, self.changed()).await.unwrap_or(Ok(()))
     }
 }

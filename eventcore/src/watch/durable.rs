@@ -84,7 +84,6 @@ pub async fn watch_durable<T: StreamState, B: Backend>(
         done,
         handled: None,
         shown: None,
-        poll_interval: Duration::from_millis(100),
         stop: CancellationToken::new(),
     })
 }
@@ -104,15 +103,15 @@ pub struct DurableWatcher<T, B> {
     handled: Option<u64>,
     /// What was shown and is not saved yet: the last event, and the generation.
     shown: Option<(LogCursor, u64)>,
-    poll_interval: Duration,
     stop: CancellationToken,
 }
 
 impl<T: StreamState, B: Backend> DurableWatcher<T, B> {
-    /// How long to wait at most before looking again, should no wake-up come. By default 100 ms.
+    /// How long to wait at most before looking again, should no wake-up come. By default as the store says
+    /// ([`LogWatch::look_every`]): 5 s if it looks by itself what others commit, as all adapters of this project do, else 100 ms.
     #[must_use]
     pub const fn poll_interval(mut self, interval: Duration) -> Self {
-        self.poll_interval = interval;
+        self.log.set_look_every(interval);
         self
     }
 
@@ -136,8 +135,7 @@ impl<T: StreamState, B: Backend> DurableWatcher<T, B> {
                 return Ok(self.watched());
             }
             tokio::select! {
-                woken = self.log.changed() => woken?,
-                () = tokio::time::sleep(self.poll_interval) => {}
+                woken = self.log.changed_or_due() => woken?,
                 () = self.stop.cancelled() => {}
             }
         }
@@ -151,7 +149,7 @@ impl<T: StreamState, B: Backend> DurableWatcher<T, B> {
     /// As [`next`](Self::next).
     pub async fn wait_for(&mut self, position: GlobalPosition) -> Result<Watched<T>, WatchError> {
         self.acknowledge().await?;
-        reach(&self.store, &mut self.log, self.poll_interval, &self.stop, position).await?;
+        reach(&self.store, &mut self.log, &self.stop, position).await?;
         self.look().await?;
         Ok(self.watched())
     }

@@ -71,7 +71,7 @@ where
                 }
                 Err(error) if error.kind() == ErrorKind::Unavailable => {
                     tracing::warn!(error = &error as &dyn StdError, "a watcher cannot read");
-                    tokio::time::sleep(POLL).await;
+                    tokio::time::sleep(RETRY_AFTER).await;
                 }
                 Err(error) => return error,
             }
@@ -87,8 +87,8 @@ where
     LossyWatcher { store, streams, log, receiver, seen: None, ended: Some(ended), error: None, _guard: guard }
 }
 
-/// How long to wait at most before looking again.
-const POLL: Duration = Duration::from_millis(100);
+/// How long to wait before a store is read again that could not be read.
+const RETRY_AFTER: Duration = Duration::from_millis(100);
 
 /// Both ports of a store that a watcher needs.
 trait Source: EventStore + EventReader {}
@@ -134,7 +134,7 @@ impl<T: StreamState> LossyWatcher<T> {
     /// # Errors
     /// As [`next`](Self::next); also if the store cannot be asked.
     pub async fn wait_for(&mut self, position: GlobalPosition) -> Result<Watched<T>, WatchError> {
-        reach(&*self.store, &mut self.log, POLL, &CancellationToken::new(), position).await?;
+        reach(&*self.store, &mut self.log, &CancellationToken::new(), position).await?;
         let mut wanted = 0_u64;
         for stream in &self.streams {
             wanted = wanted.saturating_add(self.store.stream_version(stream).await?.get());

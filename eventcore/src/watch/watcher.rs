@@ -142,14 +142,7 @@ pub fn watch<T: StreamState, S: EventStore + EventReader>(
 ) -> Watcher<T, S> {
     // Made before the first read, so that no append in between is slept over.
     let log = store.watch_log();
-    Watcher {
-        store,
-        log,
-        fold: Fold::new(unique(streams)),
-        shown: None,
-        poll_interval: Duration::from_millis(100),
-        stop: CancellationToken::new(),
-    }
+    Watcher { store, log, fold: Fold::new(unique(streams)), shown: None, stop: CancellationToken::new() }
 }
 
 /// Returns when the log has come to a position: who reads after that reads everything up to it.
@@ -159,7 +152,6 @@ pub fn watch<T: StreamState, S: EventStore + EventReader>(
 pub(super) async fn reach(
     store: &(impl EventReader + ?Sized),
     log: &mut LogWatch,
-    poll_interval: Duration,
     stop: &CancellationToken,
     position: GlobalPosition,
 ) -> Result<(), WatchError> {
@@ -170,8 +162,7 @@ pub(super) async fn reach(
             return Ok(());
         }
         tokio::select! {
-            woken = log.changed() => woken?,
-            () = tokio::time::sleep(poll_interval) => {}
+            woken = log.changed_or_due() => woken?,
             () = stop.cancelled() => {}
         }
     }
@@ -191,15 +182,15 @@ pub struct Watcher<T, S> {
     fold: Fold<T>,
     /// The generation shown last.
     shown: Option<u64>,
-    poll_interval: Duration,
     stop: CancellationToken,
 }
 
 impl<T: StreamState, S: EventStore + EventReader> Watcher<T, S> {
-    /// How long to wait at most before looking again, should no wake-up come. By default 100 ms.
+    /// How long to wait at most before looking again, should no wake-up come. By default as the store says
+    /// ([`LogWatch::look_every`]): 5 s if it looks by itself what others commit, as all adapters of this project do, else 100 ms.
     #[must_use]
     pub const fn poll_interval(mut self, interval: Duration) -> Self {
-        self.poll_interval = interval;
+        self.log.set_look_every(interval);
         self
     }
 
@@ -226,8 +217,7 @@ impl<T: StreamState, S: EventStore + EventReader> Watcher<T, S> {
                 return Ok(Watched { generation, state: self.fold.state() });
             }
             tokio::select! {
-                woken = self.log.changed() => woken?,
-                () = tokio::time::sleep(self.poll_interval) => {}
+                woken = self.log.changed_or_due() => woken?,
                 () = self.stop.cancelled() => {}
             }
         }
@@ -239,7 +229,7 @@ impl<T: StreamState, S: EventStore + EventReader> Watcher<T, S> {
     /// # Errors
     /// [`WatchError`].
     pub async fn wait_for(&mut self, position: GlobalPosition) -> Result<Watched<T>, WatchError> {
-        reach(&self.store, &mut self.log, self.poll_interval, &self.stop, position).await?;
+        reach(&self.store, &mut self.log, &self.stop, position).await?;
         self.current(Freshness::Head).await
     }
 

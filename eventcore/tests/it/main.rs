@@ -8,6 +8,7 @@ mod derive_command;
 mod derive_event;
 mod feed;
 mod hot_streams;
+mod idle;
 mod joint_appends;
 mod manager;
 mod partitions;

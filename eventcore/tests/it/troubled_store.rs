@@ -11,6 +11,7 @@ use eventcore::{
 use eventcore_memory::MemoryEventStore;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tokio::sync::{OwnedRwLockWriteGuard, RwLock};
 
 /// A memory store that can be made unreachable, and on which a commit can take long. It knows how many of the events that
@@ -33,6 +34,8 @@ pub(crate) struct TroubledStore {
     /// The versions of the one read model that has some. The checkpoint of one that is built is not kept.
     pub(crate) model: Arc<Mutex<ReadModel>>,
     pages: Arc<AtomicU64>,
+    /// Whether followers are told of everything, so that they hardly look by themselves.
+    tended: Arc<AtomicBool>,
     snapshots: Arc<RwLock<()>>,
     /// Pages stand still as long as somebody writes this.
     reads: Arc<RwLock<()>>,
@@ -104,6 +107,11 @@ impl TroubledStore {
 
     pub(crate) fn plug_in(&self) {
         self.down.store(false, Ordering::SeqCst);
+    }
+
+    /// From now on those who begin to follow hardly look by themselves.
+    pub(crate) fn tend(&self) {
+        self.tended.store(true, Ordering::SeqCst);
     }
 
     /// How often the head was asked for.
@@ -241,7 +249,11 @@ impl EventReader for TroubledStore {
         self.store.lineage()
     }
     fn watch_log(&self) -> LogWatch {
-        self.store.watch_log()
+        let mut watch = self.store.watch_log();
+        if !self.tended.load(Ordering::SeqCst) {
+            watch.set_look_every(Duration::from_millis(100));
+        }
+        watch
     }
 }
 

@@ -115,7 +115,7 @@ where
                 // Another instance took over.
                 Err(error) if self.config.wait_for_leadership && error.kind() == ErrorKind::Conflict => {
                     tracing::debug!(error = &error as &dyn StdError, "waiting to lead again");
-                    self.pause(self.config.poll_interval).await;
+                    self.pause(self.config.standby_interval()).await;
                 }
                 served => return served,
             }
@@ -131,7 +131,7 @@ where
                 Err(LeadershipError::Busy { .. }) if self.config.wait_for_leadership => {
                     self.config.progress.enter(Activity::Standby);
                     failures = 0;
-                    self.config.poll_interval
+                    self.config.standby_interval()
                 }
                 Err(error) => {
                     let error = error.into();
