@@ -1,7 +1,6 @@
 //! From rows to events. What is stored is checked again, so that damage is named rather than passed on.
 
 use crate::error::store_error;
-use crate::ids::IdMap;
 use bytes::{Bytes, BytesMut};
 use eventcore::{
     ContentType, EventHeader, EventId, EventMetadata, EventStoreError, EventType, GlobalPosition, LogCursor, Payload,
@@ -34,8 +33,9 @@ pub(crate) struct Names {
     payloads: Payloads,
 }
 
-/// Names of one kind by their numbers.
-struct Kept<T>(IdMap<T>);
+/// Names of one kind, each where its number belongs. The numbers are counted up by the file, and events that follow each other
+/// mostly belong to streams of about the same age: their names lie side by side, where a map would scatter them.
+struct Kept<T>(Vec<Option<(i64, T)>>);
 
 /// Small payloads lie side by side in chunks that they share, so that an event costs no allocation of its own. A chunk goes
 /// with the last of its events.
@@ -159,29 +159,34 @@ impl Names {
 }
 
 impl<T: Clone> Kept<T> {
-    /// How many names are kept before all are forgotten.
-    const MOST: usize = 20_000;
+    /// How many names are kept. Those whose numbers are so far apart take each other's place.
+    const PLACES: i64 = 1 << 15;
 
     fn get_or_find(
         &mut self,
         id: i64,
         find: impl FnOnce() -> Result<T, EventStoreError>,
     ) -> Result<T, EventStoreError> {
-        if let Some(name) = self.0.get(&id) {
+        let place = (id & (Self::PLACES - 1)) as usize;
+        if let Some(Some((kept, name))) = self.0.get(place)
+            && *kept == id
+        {
             return Ok(name.clone());
         }
         let name = find()?;
-        if self.0.len() >= Self::MOST {
-            self.0.clear();
+        if self.0.len() <= place {
+            self.0.resize(place + 1, None);
         }
-        self.0.insert(id, name.clone());
+        if let Some(kept) = self.0.get_mut(place) {
+            *kept = Some((id, name.clone()));
+        }
         Ok(name)
     }
 }
 
 impl<T> Default for Kept<T> {
     fn default() -> Self {
-        Self(IdMap::default())
+        Self(Vec::new())
     }
 }
 
@@ -265,10 +270,39 @@ fn unsigned(number: i64) -> Option<u64> {
 }
 
 fn integer(row: &Row<'_>, index: usize) -> Result<i64, EventStoreError> {
-    row.get(index).map_err(store_error)
+    match row.get_ref(index) {
+        Ok(ValueRef::Integer(number)) => Ok(number),
+        // Names what is wrong with it.
+        _ => row.get(index).map_err(store_error),
+    }
 }
 
 fn blob<'a>(row: &'a Row<'_>, index: usize) -> Result<&'a [u8], EventStoreError> {
     let value = row.get_ref(index).map_err(store_error)?;
     value.as_blob().map_err(|error| because(format!("column {index} of an event"), error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Kept;
+
+    #[test]
+    fn names_whose_numbers_share_a_place_are_not_confused() {
+        let mut names = Kept::default();
+        let mut name = |id: i64| names.get_or_find(id, || Ok(id.to_string())).unwrap();
+        for id in [1, 1 + Kept::<String>::PLACES, 1, 7, -1, 1 + 5 * Kept::<String>::PLACES, 7] {
+            assert_eq!(name(id), id.to_string());
+        }
+    }
+
+    #[test]
+    fn a_name_that_is_kept_is_not_looked_for() {
+        let mut names = Kept::default();
+        for id in 1..=Kept::<String>::PLACES {
+            names.get_or_find(id, || Ok(id.to_string())).unwrap();
+        }
+        for id in 1..=Kept::<String>::PLACES {
+            assert_eq!(names.get_or_find(id, || panic!("{id} is kept")).unwrap(), id.to_string());
+        }
+    }
 }

@@ -185,6 +185,8 @@ impl PageInHand {
         let Reader { connection, names } = reader;
         let mut select = connection.prepare_cached(SELECT_ALL).map_err(store_error)?;
         let mut rows = select.query((self.examined as i64, budget as i64)).map_err(store_error)?;
+        let left = self.last.position.get() - self.examined;
+        self.events.reserve(self.limit.min(usize::try_from(left).unwrap_or(self.limit)));
         while !self.is_done()
             && let Some(row) = rows.next().map_err(store_error)?
         {
