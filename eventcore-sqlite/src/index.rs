@@ -2,7 +2,8 @@
 
 use crate::head::Head;
 use crate::patrol::Patrol;
-use crate::read::Reader;
+use crate::read::{Begun, Reader};
+use crate::stretch::Stretch;
 use crate::workers::{Worker, Workers};
 use async_trait::async_trait;
 use eventcore::{
@@ -47,7 +48,23 @@ impl ReadIndex {
             let (reader, leave) = worker.resource_and_leave()?;
             reader.read_streams(&request, limit, leave)
         };
-        self.0.readers.run_with_worker(read).await
+        let Begun { read, rest } = self.0.readers.run_with_worker(read).await?;
+        match rest {
+            Some(rest) => self.read_rest(read, rest).await,
+            None => Ok(read),
+        }
+    }
+
+    /// What is left of a long stream, read by two threads if they are free.
+    async fn read_rest(&self, mut read: StreamsRead, rest: Stretch) -> Result<StreamsRead, EventStoreError> {
+        let (older, younger) = rest.halves()?;
+        let older = self.read_long(move |reader| reader.read_stretch(&older));
+        let younger = self.read_long(move |reader| reader.read_stretch(&younger));
+        let (older, younger) = tokio::try_join!(older, younger)?;
+        read.events.reserve_exact(older.len() + younger.len());
+        read.events.extend(older);
+        read.events.extend(younger);
+        Ok(read)
     }
 
     /// The version of a stream; 0 if it has no events.

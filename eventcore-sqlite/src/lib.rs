@@ -96,6 +96,7 @@ mod side;
 mod snapshot;
 mod store;
 mod stream;
+mod stretch;
 mod unit_of_work;
 mod workers;
 

@@ -2,6 +2,7 @@
 
 use crate::decode::{self, Names, event_columns};
 use crate::error::store_error;
+use crate::stretch::Stretch;
 use crate::workers::Resource;
 use crate::{receipt, stream};
 use eventcore::{
@@ -24,6 +25,12 @@ const SELECT_EVENTS_OF_NAME: &str = concat!(
      where s.name = ?1 and e.version > ?2 order by e.version"
 );
 const SELECT_ID: &str = "select id from eventcore_events where position = ?1";
+
+/// What was read of streams as of one moment, and what is still to be read of the only one.
+pub(crate) struct Begun {
+    pub(crate) read: StreamsRead,
+    pub(crate) rest: Option<Stretch>,
+}
 
 /// A connection that can only read, and the names it met.
 pub(crate) struct Reader {
@@ -56,19 +63,24 @@ impl Reader {
         self.connection.prepare_cached(statement)?.execute([]).map(drop)
     }
 
-    /// Reads whole streams; calls `long` if it turns out that one of them is.
+    /// Reads whole streams; calls `long` if it turns out that one of them is. Of a single one that is very long, only the
+    /// beginning is read.
     pub(crate) fn read_streams(
         &mut self,
         request: &ReadStreams,
         limit: usize,
         mut long: impl FnMut(),
-    ) -> Result<StreamsRead, EventStoreError> {
+    ) -> Result<Begun, EventStoreError> {
         self.at_one_moment(|reader| {
             let mut result = StreamsRead::default();
             let mut runs = 0;
+            let most = if request.streams().len() == 1 { Stretch::WORTH_TWO } else { usize::MAX };
+            let mut rest = None;
             for stream in request.streams() {
                 let before = result.events.len();
-                result.versions.push(reader.rest_of_stream(stream, limit, &mut long, &mut result.events)?);
+                let version;
+                (version, rest) = reader.rest_of_stream(stream, limit, most, &mut long, &mut result.events)?;
+                result.versions.push(version);
                 runs += usize::from(result.events.len() > before);
             }
             if runs > 1 {
@@ -78,18 +90,20 @@ impl Reader {
             if let Some(command_id) = request.command_id() {
                 result.receipt = receipt::find(&reader.connection, command_id)?;
             }
-            Ok(result)
+            Ok(Begun { read: result, rest })
         })
     }
 
-    /// Adds the events of a stream after a version. Tells the version of the stream.
+    /// Adds the events of a stream after a version. Tells the version of the stream, and, if as many as `most` were to be
+    /// read after the first ones, which were not.
     fn rest_of_stream(
         &mut self,
         stream: &StreamPosition,
         limit: usize,
+        most: usize,
         long: &mut impl FnMut(),
         events: &mut Vec<RecordedEvent>,
-    ) -> Result<StreamVersion, EventStoreError> {
+    ) -> Result<(StreamVersion, Option<Stretch>), EventStoreError> {
         let too_large = || EventStoreError::ReadTooLarge { limit };
         let Self { connection, names } = self;
         let mut select = connection.prepare_cached(SELECT_EVENTS_OF_NAME).map_err(store_error)?;
@@ -112,14 +126,19 @@ impl Reader {
                 if rest > limit - events.len() {
                     return Err(too_large());
                 }
+                if rest >= most {
+                    let stream_id = stream.stream_id.clone();
+                    return Ok((last, Some(Stretch { stream_id, after: version, until: last })));
+                }
                 events.reserve(rest);
             }
         }
         if read > 0 {
-            return Ok(version);
+            return Ok((version, None));
         }
         // Nothing lies behind `after`, which may also be beyond the end of the stream.
-        Ok(stream::find(connection, &stream.stream_id)?.map_or(StreamVersion::default(), |(_, version)| version))
+        let found = stream::find(connection, &stream.stream_id)?;
+        Ok((found.map_or(StreamVersion::default(), |(_, version)| version), None))
     }
 
     pub(crate) fn read_stream(
@@ -203,7 +222,7 @@ impl Resource for Reader {
 }
 
 /// Versions of a stream have no gaps, so one that is missing was lost.
-fn follows(before: StreamVersion, version: StreamVersion) -> Result<StreamVersion, EventStoreError> {
+pub(crate) fn follows(before: StreamVersion, version: StreamVersion) -> Result<StreamVersion, EventStoreError> {
     if before.get() + 1 == version.get() {
         return Ok(version);
     }

@@ -1,9 +1,9 @@
 //! Readers that share few connections.
 
-use crate::support::{Home, PATIENCE, append, patient, stream};
+use crate::support::{Home, PATIENCE, append, event, patient, stream};
 use eventcore::{
-    Event, EventReader, EventStore, EventStoreError, InMemory, PageSize, ProjectionConfig, Projector, RecordedEvent,
-    StreamVersion, run_projection,
+    AppendRequest, ErrorKind, Event, EventReader, EventStore, EventStoreError, InMemory, PageSize, ProjectionConfig,
+    Projector, ReadStreams, RecordedEvent, StreamPosition, StreamVersion, run_projection,
 };
 use eventcore_sqlite::{ReaderPoolSize, SqliteEventStore};
 use serde::{Deserialize, Serialize};
@@ -99,4 +99,59 @@ async fn readers_without_a_pause_do_not_let_the_write_ahead_log_grow_for_ever() 
         reader.await.unwrap();
     }
     assert!(begun_anew, "it grew to {} MiB", largest / MIB as u64);
+}
+
+/// Appends so many events to a stream, with payloads that count them.
+async fn fill(store: &SqliteEventStore, name: &str, events: std::ops::Range<u64>) {
+    let request = events.fold(AppendRequest::builder(), |request, n| request.event(stream(name), event(n.to_string())));
+    store.append(request.build().unwrap()).await.unwrap();
+}
+
+/// Streams on both sides of the size from which on two threads read them, alone and beside others, from the beginning and
+/// from further on.
+#[tokio::test(flavor = "multi_thread")]
+async fn long_streams_come_whole_and_in_order() {
+    let home = Home::new();
+    let store = home.open_with(patient()).await;
+    let long: [(&str, u64); 5] = [("a", 128), ("b", 4_223), ("c", 4_224), ("d", 4_225), ("e", 9_001)];
+    for (name, events) in long {
+        fill(&store, name, 0..events / 3).await;
+        append(&store, "between", "0").await.unwrap();
+        fill(&store, name, events / 3..events).await;
+    }
+    for (name, events) in long {
+        for after in [0, 1, 3_000] {
+            let after = StreamVersion::try_new(after).unwrap();
+            let from = StreamPosition { stream_id: stream(name), after };
+            let read = store.read_streams(ReadStreams::after([from]).unwrap()).await.unwrap();
+            let expected: Vec<u64> = (after.get() + 1..=events).collect();
+            let versions: Vec<u64> = read.events.iter().map(|event| event.version().get()).collect();
+            assert_eq!(versions, expected, "{name} after {after}");
+            assert!(read.events.iter().all(|event| {
+                *event.stream_id() == stream(name)
+                    && event.payload().bytes()[..] == *(event.version().get() - 1).to_string().as_bytes()
+            }));
+            assert!(read.events.is_sorted_by_key(RecordedEvent::position));
+            assert_eq!(read.versions, [StreamVersion::try_new(events).unwrap()]);
+        }
+    }
+    let both = store.read_streams(ReadStreams::new([stream("e"), stream("between")]).unwrap()).await.unwrap();
+    assert_eq!(both.events.len(), 9_001 + long.len());
+    assert!(both.events.is_sorted_by_key(RecordedEvent::position));
+}
+
+#[tokio::test]
+async fn a_lost_event_of_a_long_stream_is_noticed_in_either_half() {
+    // The first event, at the end of what is read first, in the older half, on both sides of the middle, in the younger
+    // half.
+    for lost in [1, 128, 129, 2_000, 4_564, 4_565, 7_000, 8_999] {
+        let home = Home::new();
+        let store = home.open().await;
+        fill(&store, "s", 0..9_000).await;
+        let delete = format!("delete from eventcore_events where position = {lost}");
+        home.raw().execute_batch(&format!("drop trigger eventcore_events_delete; {delete}")).unwrap();
+        let error = store.read_streams(ReadStreams::new([stream("s")]).unwrap()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{lost}: {error:?}");
+        assert!(error.to_string().contains(&format!("version {lost} of a stream")), "{lost}: {error}");
+    }
 }
