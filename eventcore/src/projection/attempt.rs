@@ -11,16 +11,17 @@ pub(super) enum Failed<E> {
     Apply(E),
 }
 
-/// Decodes and applies an event.
+/// Decodes and applies an event, which may be `decoded` already.
 ///
-/// It is decoded no sooner than here: what was decoded long before it is needed has left the processor's cache, and takes
-/// memory until then.
+/// It is decoded no sooner than here, unless the run had to wait for its checkpoint: what was decoded long before it is needed has left
+/// the processor's cache, and takes memory until then.
 pub(super) async fn apply<P: Projector>(
     projector: &mut P,
     event: &RecordedEvent,
+    decoded: Option<RecordedEvent<P::Event>>,
     context: &mut P::Context,
 ) -> Result<(), Failed<P::Error>> {
-    match event.decoded::<P::Event>() {
+    match decoded.map_or_else(|| event.decoded(), Ok) {
         Ok(event) => projector.apply(&event, context).await.map_err(Failed::Apply),
         Err(error) => Err(Failed::Decode(error)),
     }
@@ -36,7 +37,7 @@ pub(super) async fn attempt<P: Projector>(
     name: &ProjectionName,
     letters: &mut Vec<DeadLetter>,
 ) -> Applied<ProjectionError<P::Error>> {
-    match apply(projector, event, context).await {
+    match apply(projector, event, None, context).await {
         Ok(()) => Applied::Ok,
         Err(failed) => judge(projector, event, failed, attempt, name, letters),
     }

@@ -1,6 +1,7 @@
 //! The driver of the projection machine: performs its effects.
 
 use super::attempt::{Failed, apply, judge};
+use super::decoded::Decoded;
 use super::flag::CancelFlag;
 use super::machine::ProjectionMachine;
 use super::page::{PageEvents, PageReader, ReadPage};
@@ -161,6 +162,8 @@ pub(super) struct Run<'b, P: Projector, B: ?Sized> {
     lost: Option<CancelFlag>,
     context: Option<P::Context>,
     events: PageEvents,
+    /// Those of them that were decoded while the checkpoint before was saved.
+    decoded: Decoded<P::Event>,
     progress: Progress,
     told: Option<OnProgress>,
     meter: Meter,
@@ -209,6 +212,7 @@ where
             lost: None,
             context: None,
             events: PageEvents::default(),
+            decoded: Decoded::default(),
             progress: config.progress.clone(),
             told: config.on_progress.clone(),
             meter: Meter::new(config.progress_interval),
@@ -229,7 +233,7 @@ where
         let store = self.backend;
         let reader = self.reader.take();
         let reader: &dyn EventReader = reader.as_deref().unwrap_or(&store);
-        let mut pages = PageReader::new(reader, self.filter.clone(), config.page_size);
+        let mut pages = PageReader::new(reader, self.filter.clone(), config.page_size, self.crew.is_none());
         let mut input = ProjectionInput::Start;
         let started = Instant::now();
         let mut now = Duration::ZERO;
@@ -272,13 +276,16 @@ where
                         ProjectionEffect::Read { after } => {
                             // Gone before the page after the next one is read ahead.
                             self.events = PageEvents::default();
-                            self.take(pages.read(after).await)
+                            let page = pages.read(after).await;
+                            self.decoded = page.as_ref().map(|page| pages.decoded(&page.events)).unwrap_or_default();
+                            self.take(page)
                         }
                         effect @ (ProjectionEffect::Resume | ProjectionEffect::Verify(_)) => {
                             // What was read ahead before a fault may be of another history than what is there after it.
                             pages.forget();
                             self.perform(effect).await
                         }
+                        effect @ ProjectionEffect::Commit(_) => pages.beside_the_end(self.perform(effect)).await,
                         effect => pages.beside(self.perform(effect)).await,
                     }
                 }
@@ -430,7 +437,7 @@ where
         let (Some(event), Some(context)) = (self.events.get(index), &mut self.context) else {
             return Applied::Fatal(out_of_step().into());
         };
-        let applying = apply(&mut self.projector, event, context);
+        let applying = apply(&mut self.projector, event, self.decoded.at(event.position()), context);
         let applied = match &self.lost {
             // What it does will be rolled back, and it may wait for a server that does not answer any more.
             Some(lost) if P::Context::TRANSACTIONAL => unless_lost(applying, lost.token()).await,

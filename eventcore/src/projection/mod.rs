@@ -2,6 +2,7 @@
 
 mod attempt;
 mod config;
+mod decoded;
 mod driver;
 mod error;
 mod flag;

@@ -1,6 +1,9 @@
 //! Reading pages ahead of their use.
 
-use crate::{EventFilter, EventReader, EventStoreError, GlobalPosition, LogCursor, Page, PageSize, RecordedEvent};
+use super::decoded::Decoded;
+use crate::{
+    Event, EventFilter, EventReader, EventStoreError, GlobalPosition, LogCursor, Page, PageSize, RecordedEvent,
+};
 use std::future::{Future, poll_fn};
 use std::ops::{Deref, Range};
 use std::pin::{Pin, pin};
@@ -43,7 +46,9 @@ const MAX_PAGES: usize = 5;
 /// A follower that is faster than the store waits for each page, and each costs the store the same beside its events. So
 /// while it has to wait, several pages are read at once, twice as many each time. One that is slower finds its next page
 /// read, and has no more than that page in memory. Whatever was read at once is handed out page by page.
-pub(super) struct PageReader<'b, B: ?Sized> {
+///
+/// Of the next page as many events are decoded as the time allows in which a checkpoint is saved.
+pub(super) struct PageReader<'b, B: ?Sized, E> {
     backend: &'b B,
     filter: EventFilter,
     size: PageSize,
@@ -52,6 +57,8 @@ pub(super) struct PageReader<'b, B: ?Sized> {
     /// What was read and not handed out yet, and where it begins.
     rest: Option<(Option<GlobalPosition>, ReadPage)>,
     ahead: Option<Ahead<'b>>,
+    /// What is decoded of the page that is handed out next; `None` if those who apply it decode it.
+    decoded: Option<Decoded<E>>,
     /// Whether what was done last beside reading had to wait for anything.
     waited: bool,
 }
@@ -66,9 +73,15 @@ enum State<'b> {
     Ready(Result<Page, EventStoreError>),
 }
 
-impl<'b, B: EventReader + ?Sized> PageReader<'b, B> {
-    pub(super) const fn new(backend: &'b B, filter: EventFilter, size: PageSize) -> Self {
-        Self { backend, filter, size, pages: 1, rest: None, ahead: None, waited: false }
+impl<'b, B: EventReader + ?Sized, E: Event> PageReader<'b, B, E> {
+    pub(super) fn new(backend: &'b B, filter: EventFilter, size: PageSize, decodes: bool) -> Self {
+        let decoded = decodes.then(Decoded::default);
+        Self { backend, filter, size, pages: 1, rest: None, ahead: None, decoded, waited: false }
+    }
+
+    /// What is decoded of a page that was handed out.
+    pub(super) fn decoded(&mut self, events: &PageEvents) -> Decoded<E> {
+        self.decoded.as_mut().map(|decoded| decoded.take(events)).unwrap_or_default()
     }
 
     /// The page after a position.
@@ -87,7 +100,10 @@ impl<'b, B: EventReader + ?Sized> PageReader<'b, B> {
                 self.pages = (self.pages * 2).min(MAX_PAGES);
                 reading.await?
             }
-            None => self.start(after).await?,
+            None => {
+                self.decoded.iter_mut().for_each(Decoded::forget);
+                self.start(after).await?
+            }
         };
         if page.more {
             let after = page.position();
@@ -118,6 +134,7 @@ impl<'b, B: EventReader + ?Sized> PageReader<'b, B> {
     pub(super) fn forget(&mut self) {
         self.rest = None;
         self.ahead = None;
+        self.decoded.iter_mut().for_each(Decoded::forget);
     }
 
     /// Gives what is read ahead a chance to come along, without waiting for it.
@@ -128,6 +145,15 @@ impl<'b, B: EventReader + ?Sized> PageReader<'b, B> {
     /// Does something else, and reads ahead while that waits. A read that was begun and left alone would keep what it has
     /// got so far, a place in a queue or a connection of a pool, from others, and they could wait for each other.
     pub(super) async fn beside<T>(&mut self, other: impl Future<Output = T>) -> T {
+        self.while_pending(other, false).await
+    }
+
+    /// The same while a page is ended, with nothing else to do: what is read of the next one is decoded.
+    pub(super) async fn beside_the_end<T>(&mut self, other: impl Future<Output = T>) -> T {
+        self.while_pending(other, true).await
+    }
+
+    async fn while_pending<T>(&mut self, other: impl Future<Output = T>, decode: bool) -> T {
         let mut other = pin!(other);
         self.waited = false;
         poll_fn(|context| {
@@ -135,6 +161,9 @@ impl<'b, B: EventReader + ?Sized> PageReader<'b, B> {
             if polled.is_pending() {
                 self.waited = true;
                 self.poll_ahead(context);
+                if decode && self.decode_ahead() {
+                    context.waker().wake_by_ref();
+                }
             }
             polled
         })
@@ -153,6 +182,17 @@ impl<'b, B: EventReader + ?Sized> PageReader<'b, B> {
         {
             *state = State::Ready(page);
         }
+    }
+
+    /// Decodes a few events of the next page, if it is there. Tells whether there were any.
+    fn decode_ahead(&mut self) -> bool {
+        let Some(decoded) = &mut self.decoded else { return false };
+        let read: &[RecordedEvent] = match (&self.rest, &self.ahead) {
+            (Some((_, rest)), _) => &rest.events,
+            (None, Some(Ahead { state: State::Ready(Ok(page)), .. })) => &page.events,
+            _ => return false,
+        };
+        decoded.go_on(read.get(..self.size.get()).unwrap_or(read))
     }
 
     fn start(&self, after: Option<GlobalPosition>) -> Reading<'b> {

@@ -257,7 +257,7 @@ where
         let name = self.leadership.name().clone();
         let mut context: P::Context = backend.begin(&name, epoch).await.map_err(ProjectionError::from)?;
         let (position, attempts) = (letter.id.position, letter.attempts.saturating_add(1));
-        let applied = match attempt::apply(&mut self.projector, &event, &mut context).await {
+        let applied = match attempt::apply(&mut self.projector, &event, None, &mut context).await {
             Ok(()) => Ok(()),
             Err(Failed::Decode(source)) => Err(ProjectionError::Decode { position, source }),
             Err(Failed::Apply(source)) => {

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod decision_machine;
+mod decoding_ahead;
 mod derive_command;
 mod derive_event;
 mod feed;

@@ -25,6 +25,10 @@ pub(crate) struct TroubledStore {
     heads: Arc<AtomicU64>,
     /// How often a page lets others go first before it is read.
     yields: Arc<AtomicUsize>,
+    /// How often a checkpoint lets others go first before it is saved.
+    save_yields: Arc<AtomicUsize>,
+    /// The checkpoints that are being saved.
+    pub(crate) saving: Arc<Held>,
     /// How many events were asked for, by each read of a page.
     asked: Arc<Mutex<Vec<usize>>>,
     /// The positions of the checkpoints saved.
@@ -122,6 +126,11 @@ impl TroubledStore {
     /// From now on a page is not there at once.
     pub(crate) fn be_slow(&self) {
         self.yields.store(1_000, Ordering::SeqCst);
+    }
+
+    /// From now on a checkpoint is not saved at once.
+    pub(crate) fn save_slowly(&self) {
+        self.save_yields.store(100, Ordering::SeqCst);
     }
 
     /// How many events were asked for, by each read of a page.
@@ -263,6 +272,11 @@ impl CheckpointStore for TroubledStore {
         self.store.load_checkpoint(name).await
     }
     async fn save_checkpoint(&self, checkpoint: &Checkpoint, epoch: Epoch) -> Result<(), CheckpointError> {
+        self.saving.begin();
+        for _ in 0..self.save_yields.load(Ordering::SeqCst) {
+            tokio::task::yield_now().await;
+        }
+        self.saving.end();
         self.saved.lock().unwrap().extend(checkpoint.cursor.map(|cursor| cursor.position.get()));
         self.store.save_checkpoint(checkpoint, epoch).await
     }
