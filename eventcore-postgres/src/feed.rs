@@ -3,7 +3,7 @@
 use crate::SchemaName;
 use crate::connections::Connections;
 use crate::retry::{Patience, Statement, repeatable, repeatable_into};
-use crate::rows::{EVENT_COLUMNS, EventSink, column, cursor, event_id, number};
+use crate::rows::{EVENT_COLUMNS, EventSink, column, cursor, event_id, limit_of, number};
 use crate::tail::Tail;
 use eventcore::{
     EventFilter, EventStoreError, GlobalPosition, LogCursor, Page, PageSize, RecordedEvent, StreamId, StreamPage,
@@ -61,20 +61,29 @@ pub(crate) struct Feed {
 impl Feed {
     pub(crate) fn new(connections: Connections, schema: SchemaName, patience: Patience) -> Self {
         let events = format!("{schema}.events");
+        let few = limit_of("$3");
+        // In the order of an index, whatever else is asked of the rows: a subquery with a limit is planned by itself, and no row
+        // ever reaches this one.
+        let all = limit_of(&i64::MAX.to_string());
+        let range = format!(
+            "(select * from {events} x where x.position > $1 and x.position <= $2 order by x.position limit {all})"
+        );
+        let stream = format!(
+            "(select * from {events} x where x.stream = s.name and x.version > v.version order by x.version limit {all})"
+        );
         Self {
             connections,
             patience,
             typical_size: AtomicUsize::new(0),
             everything: format!(
                 "select e.stream, {EVENT_COLUMNS} from {events} e where e.position > $1 and e.position <= $2 \
-                 order by e.position limit $3"
+                 order by e.position limit {few}"
             )
             .into(),
             // Where wanted types are common, looking at every event in the order of positions is far cheaper than sorting and
             // joining what the index by type names.
             near: format!(
-                "select e.stream, {EVENT_COLUMNS} from {events} e where e.position > $1 and e.position <= $2 \
-                 and e.type = any($4) order by e.position limit $3"
+                "select e.stream, {EVENT_COLUMNS} from {range} e where e.type = any($4) order by e.position limit $3"
             )
             .into(),
             // Each type by its own index, so that a rare one is found without looking at the others. Rows are compared,
@@ -82,7 +91,7 @@ impl Feed {
             of_types: format!(
                 "select e.stream, {EVENT_COLUMNS} from (select k.position from unnest($4::text[]) t(name) cross join lateral \
                  (select x.position from {events} x where (x.type, x.position) > (t.name, $1) \
-                 and (x.type, x.position) <= (t.name, $2) order by x.type, x.position limit $3) k \
+                 and (x.type, x.position) <= (t.name, $2) order by x.type, x.position limit {few}) k \
                  order by k.position limit $3) k join {events} e on e.position = k.position order by e.position"
             )
             .into(),
@@ -90,18 +99,18 @@ impl Feed {
             of_streams: format!(
                 "select e.stream, {EVENT_COLUMNS} from unnest($4::text[]) s(name) cross join lateral \
                  (select {schema}.version_at(s.name, $1) as version) v cross join lateral \
-                 (select * from {events} x where x.stream = s.name and x.version > v.version and x.position <= $2 \
-                 and ($5::text[] is null or x.type = any($5)) order by x.version limit $3) e order by e.position limit $3"
+                 (select * from {stream} x where x.position <= $2 and ($5::text[] is null or x.type = any($5)) \
+                 order by x.version limit {few}) e order by e.position limit $3"
             )
             .into(),
             of_prefix: format!(
-                "select e.stream, {EVENT_COLUMNS} from {events} e where e.position > $1 and e.position <= $2 \
-                 and e.stream >= $4 and ($5::text is null or e.stream < $5) and ($6::text[] is null or e.type = any($6)) \
-                 order by e.position limit $3"
+                "select e.stream, {EVENT_COLUMNS} from {range} e where e.stream >= $4 and ($5::text is null or e.stream < $5) \
+                 and ($6::text[] is null or e.type = any($6)) order by e.position limit $3"
             )
             .into(),
             of_stream: format!(
-                "select e.stream, {EVENT_COLUMNS} from {events} e where e.stream = $1 and e.version > $2 order by e.version limit $3"
+                "select e.stream, {EVENT_COLUMNS} from {events} e where e.stream = $1 and e.version > $2 order by e.version \
+                 limit {few}"
             )
             .into(),
             schema,

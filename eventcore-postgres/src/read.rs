@@ -83,18 +83,20 @@ impl Statements {
     /// The server needs longer to set up the statement for everything than for what most commands read, which is small.
     ///
     /// The lateral form with its limit reads each stream, and each receipt, by its index, whatever the planner knows about a
-    /// young table. Kinds: 0 an event of stream `i`, 1 the version of stream `i`, 2 an event of receipt `i`, 3 receipt `i`.
+    /// young table. Nothing is ordered: of a young table the planner would rather sort rows than take them in the order of the
+    /// index, and they are put into order here anyway. Kinds: 0 an event of stream `i`, 1 the version of stream `i`, 2 an event
+    /// of receipt `i`, 3 receipt `i`.
     fn new(schema: &SchemaName) -> Self {
         let after = "from unnest($1::text[], $2::bigint[]) with ordinality as s(name, after, i)";
         let events = format!(
             "{after} cross join lateral (select * from {schema}.events x where x.stream = s.name and x.version > s.after \
-             order by x.version limit $3) e limit $3"
+             limit $3) e limit $3"
         );
         let nulls = ["null"; 8].join(", ");
         Self {
             stream: format!(
                 "select 1::bigint, {EVENT_COLUMNS} from {schema}.events e where e.stream = $1 and e.version > 0 \
-                 order by e.version limit $2"
+                 limit $2"
             )
             .into(),
             streams: format!("select s.i, {EVENT_COLUMNS} {events}").into(),

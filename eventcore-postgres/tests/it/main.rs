@@ -28,6 +28,7 @@ mod statements;
 mod throughput;
 mod watching;
 mod worker;
+mod young_log;
 
 eventcore_testing::contract_tests!(harness::Postgres);
 eventcore_testing::transactional_contract_tests!(harness::Postgres);
