@@ -16,7 +16,8 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
 use uuid::Uuid;
 
-/// How many positions one statement looks at for a prefix, which has no index of its own in position order.
+/// How many positions one statement looks at in position order: a prefix has no index of its own there, and the planner takes the
+/// whole rest of a large log for so much work that it compiles the statement first, for each page.
 const WINDOW: u64 = 100_000;
 
 /// From so many positions on a page is read by a task of its own, so that a processor can be busy with it while another one
@@ -91,7 +92,7 @@ impl Feed {
             of_types: format!(
                 "select e.stream, {EVENT_COLUMNS} from (select k.position from unnest($4::text[]) t(name) cross join lateral \
                  (select x.position from {events} x where (x.type, x.position) > (t.name, $1) \
-                 and (x.type, x.position) <= (t.name, $2) order by x.type, x.position limit {few}) k \
+                 and (x.type, x.position) <= (t.name, $2) order by x.type, x.position limit $3) k \
                  order by k.position limit $3) k join {events} e on e.position = k.position order by e.position"
             )
             .into(),
@@ -130,10 +131,16 @@ impl Feed {
         }
         let mut begin = after.map_or(0, GlobalPosition::get);
         let limit = self.limit(limit);
+        let in_windows = match filter.stream_selection() {
+            StreamSelection::Exact(_) => false,
+            StreamSelection::Prefix(_) => true,
+            _ => filter.event_types().is_none(),
+        };
         loop {
-            let end = match filter.stream_selection() {
-                StreamSelection::Prefix(_) => horizon.position.get().min(begin.saturating_add(WINDOW)),
-                _ => horizon.position.get(),
+            let end = if in_windows {
+                horizon.position.get().min(begin.saturating_add(WINDOW))
+            } else {
+                horizon.position.get()
             };
             let (events, full) = self.wanted(filter, begin, end, limit).await?;
             if let Some(last) = events.last().filter(|_| full || events.len() >= limit) {

@@ -259,7 +259,8 @@ impl PostgresEventStore {
 
 fn own_options(options: PgConnectOptions, config: &PostgresConfig) -> PgConnectOptions {
     let timeout = format!("{}ms", crate::config::millis(config.statement_timeout));
-    options.options([("statement_timeout", timeout)])
+    // Statements are small, whatever the planner thinks of a large log: compiling one takes longer than it runs.
+    options.options([("statement_timeout", timeout.as_str()), ("jit", "off")])
 }
 
 /// Migrates if that is wanted, and checks what the guarantees stand on.

@@ -31,6 +31,17 @@ async fn a_server_that_is_not_there_is_told_at_once() {
     assert!(error.source().is_some());
 }
 
+/// On a large log the planner would have pages compiled, which takes longer than reading them.
+#[tokio::test]
+async fn the_store_s_own_sessions_compile_no_statements() {
+    let log = Log::new().unwrap();
+    let store = log.open().await.unwrap();
+    let jit: String = sqlx::query_scalar("show jit").fetch_one(store.pool()).await.unwrap();
+    assert_eq!(jit, "off");
+    store.close().await.unwrap();
+    log.remove().await.unwrap();
+}
+
 #[tokio::test]
 async fn wrong_credentials_a_missing_database_and_a_full_server_are_told_apart() {
     let cluster = Cluster::start(&[("fsync", "off"), ("max_connections", "12")]).unwrap();

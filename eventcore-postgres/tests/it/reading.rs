@@ -55,6 +55,33 @@ async fn filters_are_found_by_their_indexes_and_windows_are_crossed() {
     log.remove().await.unwrap();
 }
 
+/// Positions that were drawn in vain leave gaps, of any width.
+#[tokio::test]
+async fn a_gap_wider_than_a_window_is_crossed() {
+    let log = Log::new().unwrap();
+    let store = log.open().await.unwrap();
+    let mut positions = Vec::new();
+    for gap in [0, 99_998, 250_000] {
+        log.run(&format!("select setval('@.positions', nextval('@.positions') + {gap})")).await.unwrap();
+        for _ in 0..3 {
+            let appended = store.append(append_to(&stream("a"), ExpectedVersion::Any)).await.unwrap();
+            positions.push(appended.events[0].position);
+        }
+    }
+    for size in [2, 3, 1_000] {
+        let (mut after, mut seen) = (None, Vec::new());
+        while after < positions.last().copied() {
+            let page = store.read_page(&EventFilter::all(), after, PageSize::try_new(size).unwrap()).await.unwrap();
+            assert!(page.position() > after, "pages of {size} do not move on");
+            seen.extend(page.events.iter().map(|event| event.position()));
+            after = page.position();
+        }
+        assert_eq!(seen, positions, "pages of {size}");
+    }
+    store.close().await.unwrap();
+    log.remove().await.unwrap();
+}
+
 /// Wanted events are looked for near the cursor and then by type; both together fill one page.
 #[tokio::test]
 async fn a_page_found_near_and_far_is_no_larger_than_others() {
