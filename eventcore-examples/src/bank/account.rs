@@ -1,7 +1,7 @@
 //! What a command knows about accounts when it decides.
 
 use super::{AccountId, Balance, BankError, BankEvent, Money, Overdraft};
-use eventcore::{RecordedEvent, StreamId, StreamName, require};
+use eventcore::{RecordedEvent, StreamId, StreamName, StreamState, require};
 use std::collections::HashMap;
 
 /// An account as its events tell it.
@@ -52,6 +52,14 @@ impl Account {
             BankError::InsufficientFunds { account: account.clone(), balance: self.balance, amount }
         );
         Ok(())
+    }
+}
+
+impl StreamState for Account {
+    type Event = BankEvent;
+
+    fn apply(&mut self, event: &RecordedEvent<BankEvent>) {
+        self.apply(event.payload());
     }
 }
 

@@ -1,7 +1,7 @@
 //! What can be asked of the bank.
 
 use super::{Account, AccountId, Accounts, BankError, BankEvent, Booking, Overdraft, Owner, TransferId};
-use eventcore::{Command, CommandLogic, NewEvents, RecordedEvent, require};
+use eventcore::{Command, CommandLogic, NewEvents, RecordedEvent, StateFold, require};
 
 /// Opens an account.
 #[derive(Debug, Clone, Command)]
@@ -22,6 +22,10 @@ impl CommandLogic for OpenAccount {
 
     fn apply(&self, state: &mut Account, event: &RecordedEvent<BankEvent>) {
         state.apply(event.payload());
+    }
+
+    fn state_fold() -> StateFold<Self> {
+        StateFold::by_state()
     }
 
     fn handle(&self, state: &Account, streams: &OpenAccountStreams) -> Result<NewEvents<Self>, BankError> {
@@ -50,6 +54,10 @@ impl CommandLogic for Deposit {
         state.apply(event.payload());
     }
 
+    fn state_fold() -> StateFold<Self> {
+        StateFold::by_state()
+    }
+
     fn handle(&self, state: &Account, streams: &DepositStreams) -> Result<NewEvents<Self>, BankError> {
         state.require_open(&self.account)?;
         Ok(NewEvents::new().append(&streams.account, BankEvent::MoneyDeposited(self.booking.clone())))
@@ -73,6 +81,10 @@ impl CommandLogic for Withdraw {
 
     fn apply(&self, state: &mut Account, event: &RecordedEvent<BankEvent>) {
         state.apply(event.payload());
+    }
+
+    fn state_fold() -> StateFold<Self> {
+        StateFold::by_state()
     }
 
     fn handle(&self, state: &Account, streams: &WithdrawStreams) -> Result<NewEvents<Self>, BankError> {

@@ -2,8 +2,9 @@
 
 use crate::bank::{AccountId, Balance, Booking, Money};
 use chrono::NaiveDate;
-use csv_core::{ReadRecordResult, ReaderBuilder};
+use csv_core::{ReadRecordResult, Reader, ReaderBuilder};
 use eventcore::{CommandId, ValidationError};
+use std::sync::LazyLock;
 use thiserror::Error;
 
 /// The longest line, in bytes. A row has about 70.
@@ -15,6 +16,9 @@ const FIELDS: usize = 10;
 const MAX_SHOWN: usize = 40;
 /// Years are written with two digits.
 const CENTURY: i32 = 1900;
+
+/// A parser at the beginning of a line. Its table is worked out once: that takes longer than a line does.
+static PARSER: LazyLock<Reader> = LazyLock::new(|| ReaderBuilder::new().delimiter(b';').build());
 
 /// One transaction of the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -135,7 +139,7 @@ fn account_id(number: u64) -> Result<AccountId, ValidationError> {
 
 /// Takes the fields out of a line.
 fn split(line: &[u8]) -> Result<[String; FIELDS], RowError> {
-    let mut reader = ReaderBuilder::new().delimiter(b';').build();
+    let mut reader = PARSER.clone();
     // What a field says never takes more bytes than the line; one slot more than fields shows that there are too many.
     let mut text = vec![0; line.len() + 1];
     let mut ends = [0; FIELDS + 1];

@@ -20,6 +20,8 @@ use tokio_util::sync::CancellationToken;
 
 /// How many rows wait for each worker at most.
 const QUEUE: usize = 32;
+/// The states of how many accounts are kept in memory, so that a row needs no read of its account.
+const KEPT_ACCOUNTS: usize = 10_000;
 /// How often progress is reported, in lines.
 const PROGRESS_EVERY: u64 = 256;
 
@@ -95,10 +97,13 @@ pub async fn run_import(
     // A failure stops the import, but must not look as if the caller had stopped it.
     let stop = config.stop.child_token();
     let mut workers = JoinSet::new();
+    // Only a second import of the same file, running beside this one, can be in the way: it is worth waiting for.
+    let retry = RetryPolicy::default().max_attempts(MaxAttempts::try_new(100).unwrap_or_default());
+    let executor = CommandExecutor::new(Arc::clone(&backend)).retry(retry).state_cache(KEPT_ACCOUNTS);
     let queues = (0..config.in_flight.get())
         .map(|_| {
             let (queue, rows) = mpsc::channel(QUEUE);
-            let worker = Worker::new(Arc::clone(&backend), Arc::clone(&observer), stop.clone());
+            let worker = Worker::new(executor.clone(), Arc::clone(&observer), stop.clone());
             workers.spawn(worker.run(rows));
             queue
         })
@@ -219,10 +224,11 @@ struct Worker {
 }
 
 impl Worker {
-    fn new(backend: Arc<dyn Backend>, observer: Arc<dyn ImportObserver>, stop: CancellationToken) -> Self {
-        // Only a second import of the same file, running beside this one, can be in the way: it is worth waiting for.
-        let retry = RetryPolicy::default().max_attempts(MaxAttempts::try_new(100).unwrap_or_default());
-        let executor = CommandExecutor::new(backend).retry(retry);
+    fn new(
+        executor: CommandExecutor<Arc<dyn Backend>>,
+        observer: Arc<dyn ImportObserver>,
+        stop: CancellationToken,
+    ) -> Self {
         Self { executor, observer, stop, opened: HashSet::new(), tally: Tally::default() }
     }
 
