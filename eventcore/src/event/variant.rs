@@ -13,7 +13,7 @@ use serde::de::{
 use serde::ser::{self, Impossible, Serialize, Serializer};
 use std::fmt;
 
-type JsonDeserializer<'de> = serde_json::Deserializer<serde_json::de::SliceRead<'de>>;
+type JsonDeserializer<'de> = serde_json::Deserializer<serde_json::de::StrRead<'de>>;
 
 /// How the payload of an event type is written and read.
 pub trait Codec {
@@ -41,7 +41,7 @@ impl Codec for Variant {
     }
 
     fn decode<E: DeserializeOwned>(&self, json: &[u8]) -> Result<E, serde_json::Error> {
-        let mut json = serde_json::Deserializer::from_slice(json);
+        let mut json = serde_json::Deserializer::from_str(text(json)?);
         let event = E::deserialize(VariantDeserializer { json: &mut json, variant: *self })?;
         json.end()?;
         Ok(event)
@@ -58,8 +58,13 @@ impl Codec for Struct {
     }
 
     fn decode<E: DeserializeOwned>(&self, json: &[u8]) -> Result<E, serde_json::Error> {
-        serde_json::from_slice(json)
+        serde_json::from_str(text(json)?)
     }
+}
+
+/// JSON is UTF-8. Checked at once, that costs a fifth of what it does string by string.
+fn text(json: &[u8]) -> Result<&str, serde_json::Error> {
+    std::str::from_utf8(json).map_err(|error| de::Error::custom(format_args!("the payload is no JSON: {error}")))
 }
 
 /// A struct without fields: as a variant without fields, the payload is `{}`, where JSON usually has `null`.
