@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{GlobalPosition, StreamId, StreamVersion, Timestamp};
 use async_trait::async_trait;
+use std::pin::Pin;
 use std::sync::Arc;
 
 /// Everything an application needs of a store. What implements all ports is one; hold it as `Arc<dyn Backend>`.
@@ -21,15 +22,27 @@ impl<T> Backend for T where
 {
 }
 
+/// What `async_trait` makes of an `async fn` of a store.
+type Answer<'f, T> = Pin<Box<dyn Future<Output = Result<T, EventStoreError>> + Send + 'f>>;
+
 macro_rules! forward_ports {
     ($($pointer:ty),+) => {$(
         #[async_trait]
         impl<T: EventStore + ?Sized> EventStore for $pointer {
-            async fn append(&self, request: AppendRequest) -> Result<Appended, EventStoreError> {
-                (**self).append(request).await
+            // What commands ask for is handed on as it is: an `async fn` would put it into a second box.
+            fn append<'s, 'f>(&'s self, request: AppendRequest) -> Answer<'f, Appended>
+            where
+                's: 'f,
+                Self: 'f,
+            {
+                (**self).append(request)
             }
-            async fn read_streams(&self, request: ReadStreams) -> Result<StreamsRead, EventStoreError> {
-                (**self).read_streams(request).await
+            fn read_streams<'s, 'f>(&'s self, request: ReadStreams) -> Answer<'f, StreamsRead>
+            where
+                's: 'f,
+                Self: 'f,
+            {
+                (**self).read_streams(request)
             }
             async fn stream_version(&self, stream_id: &StreamId) -> Result<StreamVersion, EventStoreError> {
                 (**self).stream_version(stream_id).await
