@@ -4,33 +4,42 @@ use crate::StreamId;
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use uuid::Uuid;
+use std::hash::{BuildHasher, Hash, Hasher, RandomState};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+
+/// What keys are digested with, drawn anew by every process: names come from users, who cannot choose two that digest alike.
+static SEEDS: LazyLock<[RandomState; 2]> = LazyLock::new(|| [RandomState::new(), RandomState::new()]);
 
 /// Which state a command would be decided on: its type, its streams in their order, and the event types it ignores.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CacheKey {
     state: TypeId,
-    digest: Uuid,
+    digest: [u64; 2],
 }
 
 impl CacheKey {
     pub(super) fn new<'a>(
         state: TypeId,
-        streams: impl Iterator<Item = &'a StreamId>,
+        streams: impl Iterator<Item = &'a StreamId> + Clone,
         ignored: &[crate::EventType],
     ) -> Self {
-        // Names are not empty and hold no control characters, so these separators cannot be mistaken.
-        let mut text = String::new();
-        for stream in streams {
-            text.push_str(stream.as_str());
-            text.push('\n');
-        }
-        for event_type in ignored {
-            text.push('\n');
-            text.push_str(event_type.as_str());
-        }
-        Self { state, digest: Uuid::new_v5(&Uuid::NAMESPACE_OID, text.as_bytes()) }
+        let digest = SEEDS.each_ref().map(|seed| {
+            let mut hasher = seed.build_hasher();
+            // A text is hashed with an end that no text holds, and names with control characters, as are in a small
+            // number, are none.
+            streams.clone().for_each(|stream| stream.as_str().hash(&mut hasher));
+            ignored.len().hash(&mut hasher);
+            ignored.iter().for_each(|event_type| event_type.as_str().hash(&mut hasher));
+            hasher.finish()
+        });
+        Self { state, digest }
+    }
+}
+
+impl Hash for CacheKey {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        // It is a hash already.
+        hasher.write_u64(self.digest[0]);
     }
 }
 
@@ -44,49 +53,88 @@ impl fmt::Debug for CachedState {
     }
 }
 
-/// At most so many states, those used lately. When the younger half is full, it becomes the older one, which is forgotten:
-/// what was used in the meantime has moved to the younger half.
+/// At most so many states, those used lately. A hand goes round: a state that was used since it came by is passed over once
+/// more, and the first one that was not gives its place to a new one.
 pub(super) struct StateCache {
-    half: usize,
-    halves: Mutex<Halves>,
+    places: Mutex<Places>,
 }
 
-#[derive(Default)]
-struct Halves {
-    younger: HashMap<CacheKey, CachedState>,
-    older: HashMap<CacheKey, CachedState>,
+struct Places {
+    most: usize,
+    index: HashMap<CacheKey, usize>,
+    places: Vec<Place>,
+    /// Where the hand is.
+    hand: usize,
+}
+
+struct Place {
+    key: CacheKey,
+    state: CachedState,
+    used: bool,
 }
 
 impl StateCache {
     pub(super) fn new(states: usize) -> Self {
-        Self { half: states.div_ceil(2).max(1), halves: Mutex::default() }
+        let places = Places { most: states.max(1), index: HashMap::new(), places: Vec::new(), hand: 0 };
+        Self { places: Mutex::new(places) }
     }
 
     pub(super) fn get(&self, key: &CacheKey) -> Option<CachedState> {
-        let mut halves = self.halves();
-        if let Some(state) = halves.younger.get(key) {
-            return Some(state.clone());
-        }
-        let state = halves.older.remove(key)?;
-        self.insert(&mut halves, *key, state.clone());
-        Some(state)
+        let mut places = self.places();
+        let place = *places.index.get(key)?;
+        let place = places.places.get_mut(place)?;
+        place.used = true;
+        Some(place.state.clone())
     }
 
     pub(super) fn put(&self, key: CacheKey, state: CachedState) {
-        let mut halves = self.halves();
-        halves.older.remove(&key);
-        self.insert(&mut halves, key, state);
+        let before = self.places().put(Place { key, state, used: false });
+        // Not under the lock: what a state does when it goes is the application's.
+        drop(before);
     }
 
-    fn insert(&self, halves: &mut Halves, key: CacheKey, state: CachedState) {
-        if halves.younger.len() >= self.half && !halves.younger.contains_key(&key) {
-            halves.older = std::mem::take(&mut halves.younger);
+    fn places(&self) -> MutexGuard<'_, Places> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Places {
+    /// Gives back what it takes the place of.
+    fn put(&mut self, new: Place) -> Option<Place> {
+        let known = self.index.get(&new.key).copied();
+        let place = match known {
+            Some(place) => place,
+            None if self.places.len() < self.most => self.places.len(),
+            None => self.free(),
+        };
+        if known.is_none() {
+            self.index.insert(new.key, place);
         }
-        halves.younger.insert(key, state);
+        match self.places.get_mut(place) {
+            Some(place) => {
+                let before = std::mem::replace(place, new);
+                if known.is_none() {
+                    self.index.remove(&before.key);
+                }
+                Some(before)
+            }
+            None => {
+                self.places.push(new);
+                None
+            }
+        }
     }
 
-    fn halves(&self) -> MutexGuard<'_, Halves> {
-        self.halves.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The place of a state that was not used lately.
+    fn free(&mut self) -> usize {
+        loop {
+            let place = self.hand;
+            self.hand = (place + 1) % self.places.len().max(1);
+            match self.places.get_mut(place) {
+                Some(passed) if passed.used => passed.used = false,
+                _ => return place,
+            }
+        }
     }
 }
 
@@ -95,20 +143,55 @@ impl StateCache {
 mod tests {
     use super::*;
 
+    fn key(n: u32) -> CacheKey {
+        let stream = StreamId::new(format!("s{n}")).unwrap();
+        CacheKey::new(TypeId::of::<u32>(), std::iter::once(&stream), &[])
+    }
+
     #[test]
     fn it_holds_at_most_so_many_and_keeps_what_is_used() {
         let cache = StateCache::new(10);
-        let key = |n: u32| {
-            let stream = StreamId::new(format!("s{n}")).unwrap();
-            CacheKey::new(TypeId::of::<u32>(), std::iter::once(&stream), &[])
-        };
         for n in 0..1_000 {
             cache.put(key(n), CachedState(Arc::new(n)));
             assert!(cache.get(&key(0)).is_some(), "0 is used all the time, {n} is the last one");
-            let halves = cache.halves();
-            assert!(halves.younger.len() + halves.older.len() <= 10);
+            let places = cache.places();
+            assert!(places.places.len() <= 10 && places.index.len() == places.places.len());
         }
         assert!(cache.get(&key(999)).is_some());
         assert!(cache.get(&key(500)).is_none());
+    }
+    #[test]
+    fn it_holds_as_many_as_it_may() {
+        let cache = StateCache::new(10);
+        (0..10).for_each(|n| cache.put(key(n), CachedState(Arc::new(n))));
+        for n in (0..10).chain(0..10) {
+            assert!(cache.get(&key(n)).is_some(), "{n} is gone, and nothing new has come");
+        }
+        cache.put(key(3), CachedState(Arc::new(33_u32)));
+        let three = cache.get(&key(3)).unwrap();
+        assert_eq!(three.0.downcast_ref::<u32>(), Some(&33), "the state of a key is the last one");
+        assert!((0..10).all(|n| cache.get(&key(n)).is_some()));
+    }
+
+    #[test]
+    fn keys_differ_by_streams_their_order_and_what_is_ignored() {
+        let ignored = |name: &str| [crate::EventType::new(name).unwrap()];
+        let of = |streams: &[&str], ignored: &[crate::EventType]| {
+            let streams: Vec<StreamId> = streams.iter().map(|name| StreamId::new(*name).unwrap()).collect();
+            CacheKey::new(TypeId::of::<u32>(), streams.iter(), ignored)
+        };
+        let keys = [
+            of(&["a", "b"], &[]),
+            of(&["b", "a"], &[]),
+            of(&["ab"], &[]),
+            of(&["a"], &[]),
+            of(&["a"], &ignored("b")),
+            of(&["a", "b"], &ignored("b")),
+            CacheKey::new(TypeId::of::<u64>(), [StreamId::new("a").unwrap()].iter(), &[]),
+        ];
+        for (n, key) in keys.iter().enumerate() {
+            assert!(keys.iter().skip(n + 1).all(|other| other != key), "{n} is not the only one");
+        }
+        assert_eq!(of(&["a", "b"], &[]), keys[0]);
     }
 }

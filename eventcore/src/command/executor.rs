@@ -78,8 +78,8 @@ impl<S: EventStore> CommandExecutor<S> {
     }
 
     /// Keeps the states of commands that allow it ([`StateFold::by_state`](super::StateFold)) in memory, at most so many
-    /// (rounded up to an even number, at least 2), those used lately: a command on streams that nobody else has changed
-    /// needs no read. Their size in bytes is not limited.
+    /// (at least 1), those used lately: a command on streams that nobody else has changed needs no read. Their size in bytes
+    /// is not limited.
     ///
     /// Commands that allow it ([`StateFold::timeless`](super::StateFold::timeless)) and have no command id queue up for each
     /// other's streams, and are decided one after the other on what those before them decided: what up to 64 of them

@@ -66,7 +66,7 @@ impl<C: CommandLogic> Recalling<C> {
 
 impl<C: CommandLogic> Run<C> {
     /// Where the state of these streams may be kept; `None` if it may not.
-    pub(super) fn cache_key<'a>(&self, streams: impl Iterator<Item = &'a StreamId>) -> Option<CacheKey> {
+    pub(super) fn cache_key<'a>(&self, streams: impl Iterator<Item = &'a StreamId> + Clone) -> Option<CacheKey> {
         let fold = self.fold.own().filter(|_| self.cache)?;
         let mut ignored = self.command.ignored_event_types();
         ignored.sort_unstable();
