@@ -15,7 +15,7 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
 /// The most allocations of a command, also on a stream of one event.
-const PER_COMMAND: u64 = 18;
+const PER_COMMAND: u64 = 17;
 /// The most bytes that a stored event takes beyond its payload, whatever that one's size.
 const PER_EVENT: i64 = 180;
 

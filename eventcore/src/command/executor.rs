@@ -1,7 +1,7 @@
 //! The driver of the decision machine: performs its effects.
 
 use super::cache::StateCache;
-use super::joint::{Company, Entered, Joint, Lead};
+use super::joint::{Entered, Joint, Lead};
 use super::machine::{DecisionOptions, DecisionStep, Entropy, decide_with};
 use super::queues::StreamQueues;
 use super::snapshot_writer::SnapshotWriter;
@@ -192,7 +192,12 @@ async fn drive<C: CommandLogic, S: EventStore + ?Sized>(
             step = match step {
                 DecisionStep::Recall(mut recalling) => {
                     if let Some(states) = states.filter(|_| lead.is_none() && recalling.is_joinable()) {
-                        match states.joint.enter(recalling).await {
+                        let entered = match states.joint.enter(recalling) {
+                            Ok(entered) => entered,
+                            // In a box, since mostly nobody waits, and the future of a command is to be small.
+                            Err(waiter) => Box::pin(waiter.wait()).await,
+                        };
+                        match entered {
                             Entered::Leads(leads, again) => (lead, recalling) = (Some(leads), again),
                             Entered::GoesOn(next) => {
                                 step = next;
@@ -230,13 +235,17 @@ async fn drive<C: CommandLogic, S: EventStore + ?Sized>(
                     let read = store.read_streams(request).await;
                     reading.read(read, &mut entropy)
                 }
-                DecisionStep::Append(appending) => {
-                    let (appending, company) = match &mut lead {
-                        Some(lead) => lead.gather(appending, &mut entropy).await,
-                        None => (appending, Company::default()),
-                    };
+                DecisionStep::Append(mut appending) => {
+                    if lead.as_ref().is_some_and(|lead| lead.follows_crowd(&mut appending)) {
+                        tokio::task::yield_now().await;
+                    }
+                    let company = lead.as_mut().map(|lead| lead.gather(&mut appending, &mut entropy));
                     let appended = store.append(appending.request()).await;
-                    match company.answer(appended, &mut entropy) {
+                    let appended = match company {
+                        Some(company) => company.answer(appended, &mut entropy),
+                        None => Some(appended),
+                    };
+                    match appended {
                         Some(appended) => appending.appended(appended, &mut entropy),
                         None => appending.look(),
                     }

@@ -14,8 +14,9 @@ use super::{
 };
 use crate::{
     AppendRequest, Appended, AppendedEvent, CommandClaim, DecodeError, Event, EventHeader, EventId, EventMetadata,
-    EventStoreError, ExpectedVersion, Fingerprint, InvalidAppend, NewEvent, ReadStreams, RecordedEvent, SharedError,
-    Snapshot, SnapshotKey, StreamId, StreamPosition, StreamVersion, StreamsRead, VersionConflict,
+    EventStoreError, EventToAppend, ExpectedVersion, Fingerprint, InvalidAppend, NewEvent, ReadStreams, RecordedEvent,
+    SharedError, Snapshot, SnapshotKey, StreamExpectation, StreamId, StreamPosition, StreamVersion, StreamsRead,
+    VersionConflict,
 };
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
@@ -74,7 +75,7 @@ pub fn decide_with<C: CommandLogic>(command: C, context: CommandContext, options
         Ok(metadata) => metadata,
         Err(error) => return DecisionStep::Done(Err(error.into())),
     };
-    let run = Run {
+    let run = Box::new(Run {
         command,
         metadata,
         retry: options.retry,
@@ -86,14 +87,16 @@ pub fn decide_with<C: CommandLogic>(command: C, context: CommandContext, options
         looked_up: None,
         stored_is_useless: false,
         recent: None,
+        from: None,
         claim: None,
         decisions: 0,
         faults: 0,
-    };
+    });
     run.claimed(&context).map_or_else(|error| DecisionStep::Done(Err(error)), |run| run.attempt())
 }
 
-/// What stays the same over all attempts of one execution, and what was learned in them.
+/// What stays the same over all attempts of one execution, and what was learned in them. It is large, and goes from step to
+/// step: in a box.
 pub(super) struct Run<C: CommandLogic> {
     pub(super) command: C,
     metadata: EventMetadata,
@@ -111,6 +114,8 @@ pub(super) struct Run<C: CommandLogic> {
     stored_is_useless: bool,
     /// What the attempt before was decided on.
     recent: Option<Known<C::State>>,
+    /// What the read under way goes on from, so that only what is new is read.
+    from: Option<Known<C::State>>,
     pub(super) claim: Option<CommandClaim>,
     decisions: u32,
     faults: u32,
@@ -129,7 +134,7 @@ pub(super) enum Recall {
 
 impl<C: CommandLogic> Run<C> {
     /// Works out the fingerprint, of the declared streams alone: a receipt is looked up before anything is discovered.
-    fn claimed(mut self, context: &CommandContext) -> Result<Self, CommandError<C::Error>> {
+    fn claimed(mut self: Box<Self>, context: &CommandContext) -> Result<Box<Self>, CommandError<C::Error>> {
         if let Some(id) = context.id() {
             let mut binder = StreamBinder::new(Discovered::none());
             self.command.bind(&mut binder)?;
@@ -141,24 +146,24 @@ impl<C: CommandLogic> Run<C> {
     }
 
     /// Begins an attempt with the declared streams.
-    pub(super) fn attempt(self) -> DecisionStep<C> {
+    pub(super) fn attempt(self: Box<Self>) -> DecisionStep<C> {
         self.round(Discovered::none(), 0)
     }
 
     /// One round of an attempt: reads the declared and the discovered streams together.
-    fn round(self, discovered: Discovered, rounds: u32) -> DecisionStep<C> {
+    fn round(self: Box<Self>, discovered: Discovered, rounds: u32) -> DecisionStep<C> {
         let mut binder = StreamBinder::new(discovered.clone());
         let handles = match self.command.bind(&mut binder) {
             Ok(handles) => handles,
             Err(error) => return DecisionStep::Done(Err(error.into())),
         };
         let streams = binder.into_streams();
-        let round = Round { streams, handles, discovered, rounds, from: None };
+        let round = Round { streams, handles, discovered, rounds };
         self.recall(round)
     }
 
     /// Reads as little as possible: on from the attempt before, or from a snapshot, or else everything.
-    pub(super) fn begin(mut self, round: Round<C>) -> DecisionStep<C> {
+    pub(super) fn begin(mut self: Box<Self>, round: Round<C>) -> DecisionStep<C> {
         if let Some(known) = self.recent.take_if(|known| known.is_of(&round.streams)) {
             return self.read_on(round, known);
         }
@@ -181,18 +186,18 @@ impl<C: CommandLogic> Run<C> {
         .ok()
     }
 
-    fn read_all(self, round: Round<C>) -> DecisionStep<C> {
+    fn read_all(self: Box<Self>, round: Round<C>) -> DecisionStep<C> {
         let request = ReadStreams::new(round.streams.iter().map(|stream| stream.stream_id.clone()));
         self.read(round, request)
     }
 
-    pub(super) fn read_on(self, mut round: Round<C>, known: Known<C::State>) -> DecisionStep<C> {
+    pub(super) fn read_on(mut self: Box<Self>, round: Round<C>, known: Known<C::State>) -> DecisionStep<C> {
         let request = known.request();
-        round.from = Some(known);
+        self.from = Some(known);
         self.read(round, request)
     }
 
-    fn read(self, round: Round<C>, request: Result<ReadStreams, InvalidAppend>) -> DecisionStep<C> {
+    fn read(self: Box<Self>, round: Round<C>, request: Result<ReadStreams, InvalidAppend>) -> DecisionStep<C> {
         match request {
             Ok(request) => {
                 let request = request.with_receipt_of(self.claim.as_ref().map(|claim| claim.command_id.clone()));
@@ -203,14 +208,15 @@ impl<C: CommandLogic> Run<C> {
     }
 
     /// Folds what was read, lets the command discover or decide, and makes the append.
-    fn decide(mut self, mut round: Round<C>, read: StreamsRead, entropy: &mut dyn Entropy) -> DecisionStep<C> {
+    fn decide(mut self: Box<Self>, round: Round<C>, read: StreamsRead, entropy: &mut dyn Entropy) -> DecisionStep<C> {
         if let (Some(claim), Some(receipt)) = (&self.claim, &read.receipt) {
             let replayed = receipt.replay(claim).map(|appended| ExecutionOutcome::appended(appended, self.decisions));
             return DecisionStep::Done(replayed.map_err(CommandError::from));
         }
         let StreamsRead { events, versions, .. } = read;
-        let known = match round.from.take() {
-            None => self.fold(Known::nothing(&round.streams), events).map(Ok),
+        let known = match self.from.take() {
+            // Where nobody goes on from it, nothing has to be known of its streams.
+            None => self.fold(Known::nothing(if self.goes_on() { &round.streams } else { &[] }), events).map(Ok),
             Some(known) => match known.news(events) {
                 Ok(news) => self.fold(known, news).map(|known| match known.is_at(&versions) {
                     true => Ok(known),
@@ -312,7 +318,7 @@ impl<C: CommandLogic> Run<C> {
 
     /// Answers the caller, and has the state kept, and a snapshot of it stored if one is due.
     fn finish(
-        self,
+        &self,
         mut known: Known<C::State>,
         result: Result<ExecutionOutcome, CommandError<C::Error>>,
     ) -> DecisionStep<C> {
@@ -346,25 +352,29 @@ impl<C: CommandLogic> Run<C> {
             let what = format!("the store told {} versions of {} streams", versions.len(), streams.len());
             return Err(EventStoreError::storage(what).into());
         }
-        let mut builder = AppendRequest::builder();
-        for (stream, version) in streams.iter().zip(versions) {
-            builder = builder.expect(stream.stream_id.clone(), ExpectedVersion::Exact(*version));
-        }
+        let expect = |(stream, version): (&BoundStream, &StreamVersion)| StreamExpectation {
+            stream_id: stream.stream_id.clone(),
+            expected: ExpectedVersion::Exact(*version).normalized(),
+            written: false,
+        };
+        let mut expected: Vec<StreamExpectation> = streams.iter().zip(versions).map(expect).collect();
+        let mut to_append = Vec::with_capacity(events.len());
         for (stream_id, event) in events {
-            if !streams.iter().any(|stream| stream.writable && stream.stream_id == stream_id) {
+            let declared = streams.iter().zip(&mut expected).enumerate();
+            let mut declared = declared.filter(|(_, (stream, _))| stream.writable);
+            let Some((stream, (_, expected))) = declared.find(|(_, (stream, _))| stream.stream_id == stream_id) else {
                 return Err(CommandError::UndeclaredStream { stream: stream_id });
-            }
+            };
+            expected.written = true;
             let event = NewEvent::encode(entropy.event_id(), &event, self.metadata.clone())?;
-            builder = builder.event(stream_id, event);
+            to_append.push(EventToAppend { stream, event });
         }
-        if let Some(claim) = &self.claim {
-            builder = builder.command(claim.clone());
-        }
-        Ok(builder.build().map_err(EventStoreError::from)?)
+        // The streams of a command are named once each, which is what a builder would see to.
+        Ok(AppendRequest::checked(expected, to_append, self.claim.clone()).map_err(EventStoreError::from)?)
     }
 
     /// After a conflict: decides again on a fresh read, unless that was the last attempt.
-    fn conflicted(self, conflict: VersionConflict, entropy: &mut dyn Entropy) -> DecisionStep<C> {
+    fn conflicted(self: Box<Self>, conflict: VersionConflict, entropy: &mut dyn Entropy) -> DecisionStep<C> {
         let attempts = self.decisions;
         if attempts >= self.retry.attempts() {
             let stream = conflict.stream_id.clone();
@@ -376,10 +386,10 @@ impl<C: CommandLogic> Run<C> {
 
     /// After a fault: does `again`, unless that was the last attempt.
     fn faulted(
-        mut self,
+        mut self: Box<Self>,
         error: EventStoreError,
         entropy: &mut dyn Entropy,
-        again: impl FnOnce(Self) -> DecisionStep<C>,
+        again: impl FnOnce(Box<Self>) -> DecisionStep<C>,
     ) -> DecisionStep<C> {
         self.faults += 1;
         if self.faults >= self.retry.attempts() {
@@ -396,8 +406,6 @@ pub(super) struct Round<C: CommandLogic> {
     pub(super) handles: C::Streams,
     discovered: Discovered,
     pub(super) rounds: u32,
-    /// What is folded already, so that only what is new is read.
-    from: Option<Known<C::State>>,
 }
 
 impl<C: CommandLogic> Round<C> {
@@ -421,7 +429,7 @@ impl<C: CommandLogic> Round<C> {
 
 /// A snapshot may be there.
 pub struct Loading<C: CommandLogic> {
-    run: Run<C>,
+    run: Box<Run<C>>,
     key: SnapshotKey,
     round: Round<C>,
 }
@@ -495,7 +503,7 @@ impl<C: CommandLogic> Keeping<C> {
 
 /// A read is needed.
 pub struct Reading<C: CommandLogic> {
-    run: Run<C>,
+    run: Box<Run<C>>,
     request: ReadStreams,
     purpose: Purpose<C>,
 }
@@ -560,7 +568,7 @@ fn own_events(request: &AppendRequest, read: &StreamsRead) -> Option<Vec<Appende
     let by_id: HashMap<EventId, &RecordedEvent> = read.events.iter().map(|event| (event.id(), event)).collect();
     let mut versions: HashMap<StreamId, StreamVersion> =
         written_from(request).map(|stream| (stream.stream_id, stream.after)).collect();
-    let find = |item: &crate::EventToAppend| {
+    let find = |item: &EventToAppend| {
         let stream_id = request.stream_of(item);
         let version = versions.get_mut(stream_id)?;
         *version = version.next().ok()?;
@@ -604,7 +612,7 @@ fn unsettled(error: EventStoreError) -> EventStoreError {
 
 /// An append is needed.
 pub struct Appending<C: CommandLogic> {
-    pub(super) run: Run<C>,
+    pub(super) run: Box<Run<C>>,
     pub(super) request: AppendRequest,
     /// Which of its events are the command's own, if others have a part in it.
     pub(super) own: Option<Range<usize>>,
@@ -692,7 +700,7 @@ impl<C: CommandLogic> Appending<C> {
 impl<C: CommandLogic> Run<C> {
     /// Answers where the events are; the state after them may be worth a snapshot.
     fn appended(
-        self,
+        &self,
         known: Option<Known<C::State>>,
         own: Option<Range<usize>>,
         request: &AppendRequest,
@@ -712,7 +720,7 @@ impl<C: CommandLogic> Run<C> {
     }
 
     /// Looks whether an append was stored.
-    fn settle(self, unsettled: Unsettled<C>) -> DecisionStep<C> {
+    fn settle(self: Box<Self>, unsettled: Unsettled<C>) -> DecisionStep<C> {
         match ReadStreams::after(written_from(&unsettled.request)) {
             Ok(request) => DecisionStep::Read(Reading { run: self, request, purpose: Purpose::Settle(unsettled) }),
             Err(error) => DecisionStep::Done(Err(EventStoreError::outcome_unknown(error).into())),
@@ -720,7 +728,7 @@ impl<C: CommandLogic> Run<C> {
     }
 
     fn settled(
-        mut self,
+        mut self: Box<Self>,
         unsettled: Unsettled<C>,
         request: &ReadStreams,
         read: &StreamsRead,

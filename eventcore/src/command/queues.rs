@@ -24,17 +24,9 @@ impl StreamQueues {
         streams: impl Iterator<Item = &StreamId>,
         contended: Option<&StreamId>,
     ) -> Turn<'a> {
-        let mut turn = Turn { queues: self, places: self.places(streams, contended) };
-        let deadline = Instant::now() + PATIENCE;
-        // One after the other in the order of their names, so that nobody waits for somebody who waits for him.
-        for place in &mut turn.places {
-            let Ok(held) = timeout_at(deadline, Arc::clone(&place.queue).lock_owned()).await else {
-                tracing::debug!(stream = %place.stream, "a turn did not come in time; going on without it");
-                break;
-            };
-            place.held = Some(held);
-        }
-        turn
+        let turn = Turn { queues: self, places: self.places(streams, contended) };
+        // In a box, since mostly there is no queue, and the future of a command is to be small.
+        if turn.places.is_empty() { turn } else { Box::pin(turn.come()).await }
     }
 
     fn places<'s>(&self, streams: impl Iterator<Item = &'s StreamId>, contended: Option<&StreamId>) -> Vec<Place> {
@@ -63,6 +55,22 @@ impl StreamQueues {
 pub(super) struct Turn<'a> {
     queues: &'a StreamQueues,
     places: Vec<Place>,
+}
+
+impl Turn<'_> {
+    /// Waits for it.
+    async fn come(mut self) -> Self {
+        let deadline = Instant::now() + PATIENCE;
+        // One after the other in the order of their names, so that nobody waits for somebody who waits for him.
+        for place in &mut self.places {
+            let Ok(held) = timeout_at(deadline, Arc::clone(&place.queue).lock_owned()).await else {
+                tracing::debug!(stream = %place.stream, "a turn did not come in time; going on without it");
+                break;
+            };
+            place.held = Some(held);
+        }
+        self
+    }
 }
 
 #[derive(Debug)]

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 /// A state may be in the executor's cache.
 pub struct Recalling<C: CommandLogic> {
-    pub(super) run: Run<C>,
+    pub(super) run: Box<Run<C>>,
     key: CacheKey,
     pub(super) round: Round<C>,
     /// Whether it is decided on, or only gone on from.
@@ -74,7 +74,7 @@ impl<C: CommandLogic> Run<C> {
     }
 
     /// Looks into the cache first, once.
-    pub(super) fn recall(mut self, round: Round<C>) -> DecisionStep<C> {
+    pub(super) fn recall(mut self: Box<Self>, round: Round<C>) -> DecisionStep<C> {
         if round.rounds > 0 {
             // Of more streams than those that it was worked out for.
             self.key = None;
@@ -93,7 +93,7 @@ impl<C: CommandLogic> Run<C> {
     }
 
     /// Decides on what may be out of date.
-    fn predict(self, round: Round<C>, known: Known<C::State>, entropy: &mut dyn Entropy) -> DecisionStep<C> {
+    fn predict(self: Box<Self>, round: Round<C>, known: Known<C::State>, entropy: &mut dyn Entropy) -> DecisionStep<C> {
         match self.guess(&round, &known, entropy) {
             Some(request) => DecisionStep::Append(Appending {
                 run: self,
@@ -129,7 +129,11 @@ impl<C: CommandLogic> Run<C> {
 
     /// The command had no part in an append, or it came to nothing: it goes on alone, from what is in the cache by then. All
     /// who had a part in what was refused take turns at `contended`, instead of being in each other's way.
-    pub(super) fn left_out(mut self, round: Option<Round<C>>, contended: Option<StreamId>) -> DecisionStep<C> {
+    pub(super) fn left_out(
+        mut self: Box<Self>,
+        round: Option<Round<C>>,
+        contended: Option<StreamId>,
+    ) -> DecisionStep<C> {
         self.recall = Recall::ToReadOn;
         let next = match round {
             Some(round) => self.recall(round),

@@ -118,6 +118,24 @@ impl AppendRequest {
         AppendRequestBuilder::default()
     }
 
+    /// A request, if it is not empty and not too large. `streams` names each stream once, and every event has its stream there.
+    pub(crate) fn checked(
+        streams: Vec<StreamExpectation>,
+        events: Vec<EventToAppend>,
+        command: Option<CommandClaim>,
+    ) -> Result<Self, InvalidAppend> {
+        if events.is_empty() && command.is_none() {
+            return Err(InvalidAppend::Empty);
+        }
+        if streams.len() > Self::MAX_STREAMS {
+            return Err(InvalidAppend::TooManyStreams { count: streams.len(), limit: Self::MAX_STREAMS });
+        }
+        if events.len() > Self::MAX_EVENTS {
+            return Err(InvalidAppend::TooManyEvents { count: events.len(), limit: Self::MAX_EVENTS });
+        }
+        Ok(Self(Arc::new(RequestData { streams, events, command })))
+    }
+
     /// Every stream of the request, each once.
     #[must_use]
     pub fn streams(&self) -> &[StreamExpectation] {
@@ -218,16 +236,7 @@ impl AppendRequestBuilder {
         if let Some(contradiction) = self.contradiction {
             return Err(contradiction);
         }
-        if self.events.is_empty() && self.command.is_none() {
-            return Err(InvalidAppend::Empty);
-        }
-        if self.streams.len() > AppendRequest::MAX_STREAMS {
-            return Err(InvalidAppend::TooManyStreams { count: self.streams.len(), limit: AppendRequest::MAX_STREAMS });
-        }
-        if self.events.len() > AppendRequest::MAX_EVENTS {
-            return Err(InvalidAppend::TooManyEvents { count: self.events.len(), limit: AppendRequest::MAX_EVENTS });
-        }
-        Ok(AppendRequest(Arc::new(RequestData { streams: self.streams, events: self.events, command: self.command })))
+        AppendRequest::checked(self.streams, self.events, self.command)
     }
 
     fn index_of(&mut self, stream_id: StreamId) -> usize {

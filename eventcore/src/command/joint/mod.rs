@@ -55,8 +55,8 @@ pub(super) enum Entered<C: CommandLogic> {
 }
 
 impl Joint {
-    /// Waits until the command leads, or another one has taken it along.
-    pub(super) async fn enter<C: CommandLogic>(&self, recalling: Recalling<C>) -> Entered<C> {
+    /// Gives back the waiter if another command leads.
+    pub(super) fn enter<C: CommandLogic>(&self, recalling: Recalling<C>) -> Result<Entered<C>, Waiter<C>> {
         let key = *recalling.key();
         let mut recalling = Some(recalling);
         let mut waits = None;
@@ -68,12 +68,12 @@ impl Joint {
             candidate
         });
         match (entry, recalling, waits) {
-            (Entry::Leads(line), Some(recalling), _) => Entered::Leads(Lead::new(self.clone(), key, line), recalling),
-            (Entry::Waits(line), _, Some((seat, told))) => {
-                Waiter { joint: self.clone(), key, line, seat, told }.wait().await
+            (Entry::Leads(line), Some(recalling), _) => {
+                Ok(Entered::Leads(Lead::new(self.clone(), key, line), recalling))
             }
+            (Entry::Waits(line), _, Some((seat, told))) => Err(Waiter { joint: self.clone(), key, line, seat, told }),
             // The closure above is called exactly if the command does not lead.
-            _ => Entered::GoesOn(DecisionStep::Done(Err(nobody_told().into()))),
+            _ => Ok(Entered::GoesOn(DecisionStep::Done(Err(nobody_told().into())))),
         }
     }
 }
@@ -96,24 +96,25 @@ impl Lead {
         Self { joint, key, line, gathered: false, leads: true }
     }
 
+    /// Whether those who were stored with the last append may be about to come again, and are to be let come first.
+    pub(super) fn follows_crowd<C: CommandLogic>(&self, appending: &mut Appending<C>) -> bool {
+        !self.gathered && appending.is_open() && appending.left_crowd()
+    }
+
     /// Takes those who wait along in its first append.
-    pub(super) async fn gather<C: CommandLogic>(
+    pub(super) fn gather<C: CommandLogic>(
         &mut self,
-        mut appending: Appending<C>,
+        appending: &mut Appending<C>,
         entropy: &mut impl Entropy,
-    ) -> (Appending<C>, Company) {
+    ) -> Company {
         let mut company = Company::default();
         if std::mem::replace(&mut self.gathered, true) || !appending.is_open() {
-            return (appending, company);
-        }
-        if appending.left_crowd() {
-            // Those who were stored with the last one may be about to come again.
-            tokio::task::yield_now().await;
+            return company;
         }
         // A draft is costly, and mostly nobody waits.
-        let Some(first) = self.take() else { return (appending, company) };
+        let Some(first) = self.take() else { return company };
         company.aside.push(first);
-        let Some(mut draft) = appending.draft() else { return (appending, company) };
+        let Some(mut draft) = appending.draft() else { return company };
         let mut next = company.aside.pop();
         while let Some(candidate) = next {
             if draft.add(&*candidate, entropy) {
@@ -136,7 +137,7 @@ impl Lead {
                 company.on_board.drain(..).for_each(|candidate| candidate.answer(Some(&refused), entropy));
             }
         }
-        (appending, company)
+        company
     }
 
     fn take(&self) -> Option<Arc<dyn Candidate>> {
@@ -309,7 +310,7 @@ pub(super) trait Candidate: Send + Sync {
 }
 
 /// A command that waits. Whoever drops it leaves the lobby.
-struct Waiter<C: CommandLogic> {
+pub(super) struct Waiter<C: CommandLogic> {
     joint: Joint,
     key: CacheKey,
     /// Behind whom it waits.
@@ -319,7 +320,8 @@ struct Waiter<C: CommandLogic> {
 }
 
 impl<C: CommandLogic> Waiter<C> {
-    async fn wait(mut self) -> Entered<C> {
+    /// Waits until the command leads, or another one has taken it along.
+    pub(super) async fn wait(mut self) -> Entered<C> {
         for is_last in [false, true] {
             if let Ok(told) = timeout(PATIENCE, &mut self.told).await {
                 return entered(told.ok());
