@@ -4,7 +4,7 @@ use crate::bank::{AccountId, Balance, Booking, Money};
 use chrono::NaiveDate;
 use csv_core::{ReadRecordResult, Reader, ReaderBuilder};
 use eventcore::{CommandId, ValidationError};
-use std::sync::LazyLock;
+use std::cell::RefCell;
 use thiserror::Error;
 
 /// The longest line, in bytes. A row has about 70.
@@ -17,8 +17,10 @@ const MAX_SHOWN: usize = 40;
 /// Years are written with two digits.
 const CENTURY: i32 = 1900;
 
-/// A parser at the beginning of a line. Its table is worked out once: that takes longer than a line does.
-static PARSER: LazyLock<Reader> = LazyLock::new(|| ReaderBuilder::new().delimiter(b';').build());
+thread_local! {
+    /// Its table is worked out once: that takes longer than a line does. A clone of it would come without the table.
+    static PARSER: RefCell<Reader> = RefCell::new(ReaderBuilder::new().delimiter(b';').build());
+}
 
 /// One transaction of the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,7 +97,7 @@ impl ImportRow {
             let skipped = text.chars().count().saturating_sub(MAX_SHOWN);
             return Err(RowError::UnclosedQuote { end: text.chars().skip(skipped).collect() });
         }
-        let fields = split(line)?;
+        let fields = PARSER.with_borrow_mut(|parser| split(parser, line))?;
         let [transaction, account, date, kind, operation, amount, balance, symbol, _bank, _partner] =
             fields.each_ref().map(String::as_str);
         let text = [operation.trim(), symbol.trim()].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>();
@@ -138,8 +140,8 @@ fn account_id(number: u64) -> Result<AccountId, ValidationError> {
 }
 
 /// Takes the fields out of a line.
-fn split(line: &[u8]) -> Result<[String; FIELDS], RowError> {
-    let mut reader = PARSER.clone();
+fn split(reader: &mut Reader, line: &[u8]) -> Result<[String; FIELDS], RowError> {
+    reader.reset();
     // What a field says never takes more bytes than the line; one slot more than fields shows that there are too many.
     let mut text = vec![0; line.len() + 1];
     let mut ends = [0; FIELDS + 1];
