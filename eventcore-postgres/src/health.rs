@@ -20,7 +20,8 @@ pub struct Health {
     /// How long the oldest append that holds the horizon back has been under way. Minutes mean a transaction that was
     /// left open after `append_in_transaction`, or a prepared one that was forgotten.
     pub oldest_registration: Option<Duration>,
-    /// Whether notifications of other processes are heard. If not, polling finds their appends.
+    /// Whether notifications of other processes are heard. If not, polling finds their appends. A store listens while somebody
+    /// follows the log through it, except when so much is appended that looking every few milliseconds is cheaper.
     pub listening: bool,
     /// How many connections the pool has open.
     pub connections: u32,

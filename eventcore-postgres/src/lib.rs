@@ -30,6 +30,7 @@ mod feed;
 mod health;
 mod leadership;
 mod notify;
+mod pace;
 mod read;
 mod read_model;
 mod retry;

@@ -11,7 +11,6 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 /// Tells other processes about appends, and hears of theirs.
 #[derive(Debug)]
@@ -21,21 +20,14 @@ pub(crate) struct Notifier {
     on: bool,
     patience: Patience,
     appended: Notify,
-    /// What this store's notifications carry, so that it knows them again.
-    id: String,
-    /// When a notification of another store was last heard. One of its own may say less than there is to tell by then.
-    heard: watch::Sender<Option<Instant>>,
-    /// The server's process that listens for this store; nothing is sent for its sake.
+    /// The server's process that listens for this store, or 0; nothing is sent for its sake.
     own_listener: AtomicI32,
     listening: AtomicBool,
 }
 
 impl Notifier {
-    /// Appends in this time are one notification, whichever process they come from.
+    /// Appends in this time are one notification.
     const COALESCE: Duration = Duration::from_millis(5);
-    /// A notification of another store that is heard later than this most likely woke everybody after the append. One that
-    /// is heard sooner may have reached others before it. Whoever is overlooked polls.
-    const SKEW: Duration = Duration::from_millis(2);
     /// How long it is taken for granted that nobody else listens. A listener polls, so it does not depend on it.
     const ALONE: Duration = Duration::from_secs(1);
     const FIRST_DELAY: Duration = Duration::from_millis(100);
@@ -48,8 +40,6 @@ impl Notifier {
             on: config.notifications,
             patience: Patience { retry_for: Duration::ZERO, answer_within: config.beat_interval / 2 },
             appended: Notify::new(),
-            id: Uuid::now_v7().to_string(),
-            heard: watch::Sender::new(None),
             own_listener: AtomicI32::new(0),
             listening: AtomicBool::new(false),
         }
@@ -72,29 +62,33 @@ impl Notifier {
         if !self.on {
             return;
         }
-        // Who listens holds a lock to show it, so that nothing is sent for nobody. `classid` is not that of the horizon.
+        // Who listens holds a lock to show it, so that nothing is sent for nobody. `classid` is not that of the horizon. To
+        // notify is to commit, in one order, and no disk is worth waiting for with that.
         let sql: Arc<str> = format!(
-            "select pg_notify($1, $3) from (select from pg_catalog.pg_locks l where l.locktype = 'advisory' \
+            "select pg_notify($1, ''), set_config('synchronous_commit', 'off', true) \
+             from (select from pg_catalog.pg_locks l where l.locktype = 'advisory' \
              and l.classid = '{0}.events'::regclass::oid and l.objid = 1 and l.objsubid = 2 and l.pid <> $2 \
              and l.database = (select d.oid from pg_catalog.pg_database d where d.datname = current_database()) limit 1) l",
             self.schema
         )
         .into();
         let mut alone_since: Option<Instant> = None;
-        let mut sent = None;
+        let mut sent: Option<Instant> = None;
         while stop.run_until_cancelled(self.appended.notified()).await.is_some() {
             if alone_since.is_some_and(|since| since.elapsed() < Self::ALONE) {
                 continue;
             }
-            match stop.run_until_cancelled(self.is_spoken_for(sent)).await {
-                None => return,
-                Some(true) => continue,
-                Some(false) => sent = Some(Instant::now()),
+            let coalesced = sent.map(|sent| tokio::time::sleep_until(sent + Self::COALESCE));
+            if let Some(coalesced) = coalesced
+                && stop.run_until_cancelled(coalesced).await.is_none()
+            {
+                return;
             }
+            let asked = Instant::now();
+            sent = Some(asked);
             let query = sqlx::query(AssertSqlSafe(Arc::clone(&sql)))
                 .bind(self.channel())
-                .bind(self.own_listener.load(Ordering::Relaxed))
-                .bind(self.id.as_str());
+                .bind(self.own_listener.load(Ordering::Relaxed));
             // Beats go over the same connection: one that says nothing must not silence them.
             let told = async {
                 let mut connection = self.pool.acquire().await?;
@@ -102,43 +96,32 @@ impl Notifier {
             };
             match stop.run_until_cancelled(told).await {
                 None => return,
-                Some(Ok(told)) => alone_since = told.is_empty().then(Instant::now),
+                Some(Ok(told)) => alone_since = told.is_empty().then_some(asked),
                 // They poll, so it costs them a poll interval at most.
                 Some(Err(error)) => tracing::debug!(error = &error as &dyn std::error::Error, "nobody was notified"),
             }
         }
     }
 
-    /// Whether another process tells what there is to tell. If everybody was woken a moment ago, this waits until they may be
-    /// woken again; of all who wait so, whose time is up first speaks for all of them. So a fleet of writers sends hardly
-    /// more than one of them does, and each notification wakes every listener of the database.
-    async fn is_spoken_for(&self, sent: Option<Instant>) -> bool {
-        let appended = Instant::now();
-        let mut heard = self.heard.subscribe();
-        let last = sent.max(*heard.borrow_and_update());
-        let Some(last) = last.filter(|last| last.elapsed() < Self::COALESCE) else { return false };
-        let later = async {
-            let after = |at: &Option<Instant>| at.is_some_and(|at| at > appended + Self::SKEW);
-            heard.wait_for(after).await.is_ok()
-        };
-        tokio::select! {
-            spoken_for = later => spoken_for,
-            () = tokio::time::sleep_until(last + Self::COALESCE.mul_f64(1.0 + fastrand::f64())) => false,
-        }
-    }
-
-    /// Listens until told to stop, and connects again by itself.
+    /// Listens while the tail wants to be told, until told to stop, and connects again by itself.
     pub(crate) async fn listen(self: Arc<Self>, tail: Arc<Tail>, stop: CancellationToken) {
         if !self.on {
             return;
         }
+        let mut wanted = tail.listening();
         let mut delay = Self::FIRST_DELAY;
         loop {
-            let ended = stop.run_until_cancelled(self.listen_once(&tail, &mut delay)).await;
+            match stop.run_until_cancelled(wanted.wait_for(|wanted| *wanted)).await {
+                Some(Ok(_)) => {}
+                None | Some(Err(_)) => return,
+            }
+            let ended = stop.run_until_cancelled(self.listen_once(&tail, &mut wanted, &mut delay)).await;
             self.listening.store(false, Ordering::Relaxed);
+            self.own_listener.store(0, Ordering::Relaxed);
             match ended {
                 None => return,
-                Some(error) => tracing::debug!(error = &error as &dyn std::error::Error, "listening again soon"),
+                Some(Ok(())) => continue,
+                Some(Err(error)) => tracing::debug!(error = &error as &dyn std::error::Error, "listening again soon"),
             }
             if stop.run_until_cancelled(tokio::time::sleep(delay)).await.is_none() {
                 return;
@@ -147,34 +130,42 @@ impl Notifier {
         }
     }
 
-    /// Listens on one connection until it breaks.
-    async fn listen_once(&self, tail: &Tail, delay: &mut Duration) -> sqlx::Error {
-        let listening = async {
-            let mut listener = PgListener::connect_with(&self.pool).await?;
-            listener.eager_reconnect(false);
-            listener.listen(&self.channel()).await?;
-            let lock = format!(
-                "select pg_backend_pid() from (select pg_advisory_lock_shared('{}.events'::regclass::oid::bigint::bit(32)::integer, 1)) l",
-                self.schema
-            );
-            let pid: i32 = sqlx::query_scalar(AssertSqlSafe(lock)).fetch_one(&mut listener).await?;
-            self.own_listener.store(pid, Ordering::Relaxed);
-            self.listening.store(true, Ordering::Relaxed);
-            *delay = Self::FIRST_DELAY;
-            // What was said while nobody listened.
-            tail.wake();
-            while let Some(told) = listener.try_recv().await? {
-                if told.payload() != self.id {
-                    self.heard.send_replace(Some(Instant::now()));
-                }
-                tail.wake();
+    /// Listens on one connection until it breaks, or until nobody wants to be told.
+    async fn listen_once(
+        &self,
+        tail: &Tail,
+        wanted: &mut watch::Receiver<bool>,
+        delay: &mut Duration,
+    ) -> Result<(), sqlx::Error> {
+        let mut listener = PgListener::connect_with(&self.pool).await?;
+        listener.eager_reconnect(false);
+        listener.listen(&self.channel()).await?;
+        let pid: i32 = sqlx::query_scalar(self.shown("lock")).fetch_one(&mut listener).await?;
+        self.own_listener.store(pid, Ordering::Relaxed);
+        self.listening.store(true, Ordering::Relaxed);
+        *delay = Self::FIRST_DELAY;
+        // What was said while nobody listened.
+        tail.wake();
+        loop {
+            tokio::select! {
+                told = listener.try_recv() => match told? {
+                    Some(_) => tail.heard(),
+                    None => return Err(std::io::Error::from(std::io::ErrorKind::ConnectionAborted).into()),
+                },
+                _ = wanted.wait_for(|wanted| !*wanted) => break,
             }
-            Ok(())
-        };
-        match listening.await {
-            Err(error) => error,
-            Ok(()) => sqlx::Error::Io(std::io::ErrorKind::ConnectionAborted.into()),
         }
+        // First nobody is to send anything any more. The connection may be kept, and is not to go on showing it.
+        let _: i32 = sqlx::query_scalar(self.shown("unlock")).fetch_one(&mut listener).await?;
+        listener.unlisten_all().await
+    }
+
+    /// Takes or releases the lock that shows that this connection listens; tells its process.
+    fn shown(&self, change: &str) -> AssertSqlSafe<String> {
+        AssertSqlSafe(format!(
+            "select pg_backend_pid() from (select pg_advisory_{change}_shared('{}.events'::regclass::oid::bigint::bit(32)::integer, 1)) l",
+            self.schema
+        ))
     }
 
     fn channel(&self) -> String {

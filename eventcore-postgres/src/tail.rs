@@ -1,6 +1,7 @@
 //! How far followers may look: one tail per process finds it out for all of them.
 
 use crate::connections::Connections;
+use crate::pace::Pace;
 use crate::retry::{Patience, repeatable};
 use crate::rows::{column, cursor, event_id, number, one};
 use crate::{PostgresConfig, SchemaName};
@@ -9,7 +10,7 @@ use sqlx::AssertSqlSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -28,9 +29,11 @@ pub(crate) struct Tail {
     acknowledged: AtomicU64,
     signal: LogSignal,
     wake: Notify,
+    /// Whether somebody follows who wants to be told of appends of other processes.
+    listen: watch::Sender<bool>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     /// The last visible event at or below the horizon. Only a visible event is remembered: after a crash of the server
     /// the sequence may fall back below positions that were drawn in vain, but never below one that was committed.
@@ -45,6 +48,7 @@ struct State {
     demanded: Option<Instant>,
     /// Another history was found. It stays so: what this process knows belongs to the old one.
     diverged: Option<EventStoreError>,
+    pace: Pace,
 }
 
 impl Tail {
@@ -59,11 +63,20 @@ impl Tail {
             sql: statement(&config.schema),
             patience: Patience::of(config),
             poll_interval: config.poll_interval,
-            state: Mutex::default(),
+            state: Mutex::new(State {
+                horizon: None,
+                held_back: false,
+                refreshed: None,
+                failed: None,
+                demanded: None,
+                diverged: None,
+                pace: Pace::new(config.poll_interval),
+            }),
             refreshing: tokio::sync::Mutex::default(),
             acknowledged: AtomicU64::new(0),
             signal: LogSignal::tended(),
             wake: Notify::new(),
+            listen: watch::Sender::new(false),
         }
     }
 
@@ -84,6 +97,18 @@ impl Tail {
     /// Says that there may be something new.
     pub(crate) fn wake(&self) {
         self.wake.notify_one();
+    }
+
+    /// Says that another process told of an append.
+    pub(crate) fn heard(&self) {
+        self.state().pace.heard(Instant::now());
+        self.wake();
+    }
+
+    /// Whether appends of other processes are to be listened for: while somebody follows, unless the log is so busy that it
+    /// is looked at all the time.
+    pub(crate) fn listening(&self) -> watch::Receiver<bool> {
+        self.listen.subscribe()
     }
 
     /// The horizon for a reader who has come as far as `after`.
@@ -148,6 +173,8 @@ impl Tail {
         }
         state.held_back = head > bound;
         state.refreshed = Some(began);
+        let end = state.horizon.map_or(0, |cursor| cursor.position.get());
+        state.pace.looked(Instant::now(), began.elapsed(), end);
         drop(turn);
         Ok(state.horizon)
     }
@@ -155,11 +182,16 @@ impl Tail {
     /// Wakes followers when the horizon moves, until told to stop.
     pub(crate) async fn run(self: Arc<Self>, stop: CancellationToken) {
         let mut told = None;
+        // The pause while appends hold the horizon back, or after a failure.
         let mut delay = None;
         loop {
-            let recently = self.state().demanded.is_some_and(|at| at.elapsed() < Self::DEMAND);
-            let demanded = recently || self.signal.is_watched();
-            let pause = delay.unwrap_or(self.poll_interval);
+            let (demanded, listening, pause) = {
+                let state = self.state();
+                let recently = state.demanded.is_some_and(|at| at.elapsed() < Self::DEMAND);
+                (recently || self.signal.is_watched(), state.pace.is_listening(), state.pace.pause(delay))
+            };
+            let listen = demanded && listening;
+            self.listen.send_if_modified(|before| std::mem::replace(before, listen) != listen);
             let woken = tokio::select! {
                 () = stop.cancelled() => return,
                 () = self.wake.notified() => true,

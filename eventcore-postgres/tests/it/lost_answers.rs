@@ -5,7 +5,7 @@ use crate::proxy::Proxy;
 use std::time::{Duration, Instant};
 
 use eventcore::{
-    AppendRequest, CommandClaim, CommandContext, CommandExecutor, CommandId, EventStore, EventStoreError,
+    AppendRequest, CommandClaim, CommandContext, CommandExecutor, CommandId, EventReader, EventStore, EventStoreError,
     ExpectedVersion, Fingerprint, ProjectionName, ProjectorCoordinator, StreamId, StreamVersion,
 };
 use eventcore_postgres::{PostgresConfig, PostgresEventStore};
@@ -131,6 +131,8 @@ async fn a_notification_that_gets_no_answer_does_not_silence_the_beats() {
     let store = PostgresEventStore::connect(&url, config.beat_interval(Duration::from_secs(1))).await.unwrap();
     let counts = ProjectionName::new("counts").unwrap();
     let mut leadership = store.acquire(&counts).await.unwrap();
+    // It listens on one of the two connections, so that beats and notifications share the other one.
+    let _following = store.watch_log();
     let deadline = Instant::now() + PATIENCE;
     while !store.health().await.unwrap().listening {
         assert!(Instant::now() < deadline, "nobody listens");

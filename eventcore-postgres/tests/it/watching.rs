@@ -1,9 +1,9 @@
 //! Followers that wait while nothing tells them.
 
-use crate::fixtures::{Counted, Log, PATIENCE, append_to, stream};
+use crate::fixtures::{Counted, Log, PATIENCE, append_to, event, stream};
 use eventcore::{
-    EventFilter, EventReader, EventStore, ExpectedVersion, LossyCapacity, PageSize, ProjectionName, RecordedEvent,
-    StreamState, watch, watch_durable, watch_lossy,
+    AppendRequest, EventFilter, EventReader, EventStore, ExpectedVersion, LossyCapacity, PageSize, ProjectionName,
+    RecordedEvent, StreamState, watch, watch_durable, watch_lossy,
 };
 use eventcore_postgres::PostgresEventStore;
 use sqlx::Connection;
@@ -24,6 +24,81 @@ async fn who_begins_to_wait_at_an_idle_store_without_notifications_is_woken_by_p
     while follower.read_page(&EventFilter::all(), None, PageSize::default()).await.unwrap().events.is_empty() {
         timeout(PATIENCE, watch.changed()).await.expect("nobody woke the follower").unwrap();
     }
+    follower.close().await.unwrap();
+    writer.close().await.unwrap();
+    log.remove().await.unwrap();
+}
+
+/// How many connections show that they listen.
+async fn listeners(log: &Log) -> i64 {
+    log.number(
+        "select count(*) from pg_locks where locktype = 'advisory' and classid = '@.events'::regclass::oid \
+         and objid = 1 and objsubid = 2",
+    )
+    .await
+}
+
+async fn until_listeners(log: &Log, wanted: i64) {
+    let reached = async {
+        while listeners(log).await != wanted {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(PATIENCE, reached).await.expect("another number of stores listens for good");
+}
+
+#[tokio::test]
+async fn a_store_listens_while_somebody_follows_through_it() {
+    let log = Log::new().unwrap();
+    let (writer, follower) = (log.open().await.unwrap(), log.open().await.unwrap());
+    let watch = follower.watch_log();
+    until_listeners(&log, 1).await;
+    // What wakes those who follow makes nobody listen who does not.
+    writer.append(append_to(&stream("a"), ExpectedVersion::Any)).await.unwrap();
+    writer.wake_followers();
+    assert!(!writer.health().await.unwrap().listening);
+    assert!(follower.health().await.unwrap().listening);
+    assert_eq!(listeners(&log).await, 1);
+    drop(watch);
+    until_listeners(&log, 0).await;
+    // The connection that listened is still there, and shows nothing any more.
+    let _watch = follower.watch_log();
+    until_listeners(&log, 1).await;
+    follower.close().await.unwrap();
+    writer.close().await.unwrap();
+    log.remove().await.unwrap();
+}
+
+#[tokio::test]
+async fn who_follows_a_busy_log_looks_by_himself_until_it_is_calm() {
+    let log = Log::new().unwrap();
+    let (writer, follower) = (log.open().await.unwrap(), log.open().await.unwrap());
+    let mut watch = follower.watch_log();
+    until_listeners(&log, 1).await;
+    let many = (0..100).fold(AppendRequest::builder(), |request, _| request.event(stream("a"), event()));
+    let many = many.expect(stream("a"), ExpectedVersion::Any).build().unwrap();
+    let told = format!("select pg_notify('eventcore_{}', n::text) from generate_series(1, 10) n", log.schema);
+    let mut appended = 0;
+    let looks = async {
+        while listeners(&log).await > 0 {
+            writer.append(many.clone()).await.unwrap();
+            appended += 100;
+            log.run(&told).await.unwrap();
+        }
+    };
+    timeout(PATIENCE, looks).await.expect("it is told for good");
+    let mut seen = 0;
+    let mut after = None;
+    while seen < appended {
+        let page = follower.read_page(&EventFilter::all(), after, PageSize::default()).await.unwrap();
+        after = page.position().or(after);
+        seen += page.events.len();
+        if seen < appended {
+            timeout(PATIENCE, watch.changed()).await.expect("nobody woke the follower").unwrap();
+        }
+    }
+    assert_eq!(seen, appended);
+    until_listeners(&log, 1).await;
     follower.close().await.unwrap();
     writer.close().await.unwrap();
     log.remove().await.unwrap();

@@ -9,11 +9,15 @@ use crate::raw::Insert;
 use crate::resources::Cost;
 use crate::timing::{Timed, closed_loop};
 use eventcore::CommandExecutor;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 const ACCOUNTS: u32 = 10_000;
 /// A store is replaced after so many deposits for each account: folding ever longer streams is another workload.
 const DEPTH: u32 = 10;
+/// How many callers fill a state cache before it is measured.
+const WARMERS: usize = 64;
 
 pub(crate) async fn run(lab: &Lab, done: &mut dyn FnMut(Outcome)) -> Result<(), Failure> {
     for callers in lab.concurrency.iter().map(|callers| callers.get()) {
@@ -38,6 +42,18 @@ async fn measure(lab: &Lab, callers: usize, states: usize) -> Result<(Timed, Cos
         let store = lab.place.fresh().await?;
         let executor = CommandExecutor::new(store.clone());
         let executor = if states > 0 { executor.state_cache(states) } else { executor };
+        // A cache is measured with something in it.
+        let known = u64::try_from(states)?;
+        if known > 0 {
+            let (executor, next) = (executor.clone(), Arc::new(AtomicU32::new(0)));
+            closed_loop(WARMERS, &lab.until(Duration::MAX, known), move |_| {
+                let executor = executor.clone();
+                let account = Account(next.fetch_add(1, Ordering::Relaxed));
+                async move { call(executor.execute(Deposit { account, amount: 1 }).await) }
+            })
+            .await?;
+        }
+        let warm = lab.verify(&store, None, known, i64::try_from(known)?).await?;
         let until = lab.until(left(lab.time, total.elapsed), u64::from(ACCOUNTS * DEPTH));
         let before = lab.meter.start();
         let timed =
@@ -50,7 +66,8 @@ async fn measure(lab: &Lab, callers: usize, states: usize) -> Result<(Timed, Cos
             .await?;
         cost.add(lab.meter.spent(before));
         total.then(&timed)?;
-        commits += lab.verify(&store, None, timed.done, i64::try_from(timed.done)?).await?;
+        let deposits = known + timed.done;
+        commits += lab.verify(&store, None, deposits, i64::try_from(deposits)?).await? - warm;
         store.close().await?;
     }
     Ok((total, cost, commits))
