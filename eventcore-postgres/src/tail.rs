@@ -182,13 +182,14 @@ impl Tail {
     /// Wakes followers when the horizon moves, until told to stop.
     pub(crate) async fn run(self: Arc<Self>, stop: CancellationToken) {
         let mut told = None;
-        // The pause while appends hold the horizon back, or after a failure.
-        let mut delay = None;
+        // The pause while appends hold the horizon back, and that after a failure, however busy the log was.
+        let (mut delay, mut failed) = (None, None);
         loop {
             let (demanded, listening, pause) = {
                 let state = self.state();
                 let recently = state.demanded.is_some_and(|at| at.elapsed() < Self::DEMAND);
-                (recently || self.signal.is_watched(), state.pace.is_listening(), state.pace.pause(delay))
+                let pause = failed.unwrap_or_else(|| state.pace.pause(delay));
+                (recently || self.signal.is_watched(), state.pace.is_listening(), pause)
             };
             let listen = demanded && listening;
             self.listen.send_if_modified(|before| std::mem::replace(before, listen) != listen);
@@ -206,6 +207,7 @@ impl Tail {
             };
             match refreshed {
                 Ok(horizon) => {
+                    failed = None;
                     if horizon != told {
                         told = horizon;
                         self.signal.notify();
@@ -218,7 +220,7 @@ impl Tail {
                     tracing::warn!(error = &error as &dyn std::error::Error, "the log could not be followed");
                     // Followers are to see it themselves.
                     self.signal.notify();
-                    delay = Some(self.poll_interval.max(Self::LONGEST_DELAY));
+                    failed = Some(self.poll_interval.max(Self::LONGEST_DELAY));
                 }
             }
         }
