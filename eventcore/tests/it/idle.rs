@@ -62,7 +62,7 @@ fn follow(store: &TroubledStore, stop: &CancellationToken, tasks: &mut JoinSet<(
         all.push(progress.clone());
         let config = ProjectionConfig::default().continuous().shutdown(stop.clone()).progress(progress);
         let log = store.clone();
-        tasks.spawn(async move { drop(run_projection(Counter, &log, config).await.unwrap()) });
+        tasks.spawn(async move { run_projection(Counter, &log, config).await.map(|_| ()).unwrap() });
 
         let mut subscription = subscribe(store.clone(), EventFilter::all(), StartFrom::Beginning);
         all.push(subscription.progress());

@@ -35,6 +35,9 @@ pub(crate) async fn run(lab: &Lab, done: &mut dyn FnMut(Outcome)) -> Result<(), 
     lab.stage("import: the same rows by hand")?;
     let rows = rows(&store).await?;
     store.close().await?;
+    if summary.accepted == 0 {
+        return Err(broken(format!("no row of {} was accepted", input.display())));
+    }
     if (rows.len() as u64) < summary.accepted {
         return Err(broken(format!("{} rows were accepted, {} events are there", summary.accepted, rows.len())));
     }
