@@ -3,7 +3,7 @@
 use crate::SchemaName;
 use crate::connections::Connections;
 use crate::retry::{Patience, Statement, repeatable, repeatable_into};
-use crate::rows::{EVENT_COLUMNS, EventSink, column, cursor, event_id, limit_of, number};
+use crate::rows::{EVENT_COLUMNS, EventSink, column, cursor, event_id, limit_of, number, position};
 use crate::tail::Tail;
 use eventcore::{
     EventFilter, EventStoreError, GlobalPosition, LogCursor, Page, PageSize, RecordedEvent, StreamId, StreamPage,
@@ -63,8 +63,8 @@ impl Feed {
     pub(crate) fn new(connections: Connections, schema: SchemaName, patience: Patience) -> Self {
         let events = format!("{schema}.events");
         let few = limit_of("$3");
-        // In the order of an index, whatever else is asked of the rows: a subquery with a limit is planned by itself, and no row
-        // ever reaches this one.
+        // In the order of an index, whatever else is asked of the rows: a subquery with a limit is planned by itself. This limit
+        // is never reached.
         let all = limit_of(&i64::MAX.to_string());
         let range = format!(
             "(select * from {events} x where x.position > $1 and x.position <= $2 order by x.position limit {all})"
@@ -150,11 +150,11 @@ impl Feed {
             if end == horizon.position.get() {
                 return Ok(Page { events, cursor: Some(horizon), more: false });
             }
-            // A window without an event at all is passed over; there is one at the horizon.
             if let Some(cursor) = self.last_event(begin, end).await? {
                 return Ok(Page { events, cursor: Some(cursor), more: true });
             }
-            begin = end;
+            // Positions that were drawn in vain are passed over, however many; there is an event at the horizon.
+            begin = self.next_position(end).await?.map_or(end, |next| next.get() - 1);
         }
     }
 
@@ -262,6 +262,14 @@ impl Feed {
         let last = || sqlx::query(AssertSqlSafe(sql.as_str())).bind(number(begin)).bind(number(end));
         let rows = repeatable(&self.connections, self.patience, last).await?;
         rows.first().map(|row| cursor(column(row, 0)?, column::<Uuid>(row, 1)?)).transpose()
+    }
+
+    /// The position of the first event behind a position.
+    async fn next_position(&self, after: u64) -> Result<Option<GlobalPosition>, EventStoreError> {
+        let sql = format!("select position from {}.events where position > $1 order by position limit 1", self.schema);
+        let next = || sqlx::query(AssertSqlSafe(sql.as_str())).bind(number(after));
+        let rows = repeatable(&self.connections, self.patience, next).await?;
+        rows.first().map(|row| position(column(row, 0)?)).transpose()
     }
 
     pub(crate) async fn stream_page(

@@ -155,9 +155,10 @@ impl Notifier {
                 _ = wanted.wait_for(|wanted| !*wanted) => break,
             }
         }
-        // First nobody is to send anything any more. The connection may be kept, and is not to go on showing it.
+        // First nobody is to send anything any more: given back, the connection ceases to listen, and would go on showing it. If
+        // this fails, notifications are sent for nobody as long as the connection lives, and nothing else is lost.
         let _: i32 = sqlx::query_scalar(self.shown("unlock")).fetch_one(&mut listener).await?;
-        listener.unlisten_all().await
+        Ok(())
     }
 
     /// Takes or releases the lock that shows that this connection listens; tells its process.

@@ -14,8 +14,10 @@ pub(crate) struct Pace {
     mode: Mode,
     /// When the last notifications were heard, the newest last, at most [`BURST`](Self::BURST).
     heard: VecDeque<Instant>,
-    /// The end of the log as of the last look.
+    /// The last position drawn as of the last look.
     position: u64,
+    /// Whether more could be seen by the last look than by the one before it.
+    moved: bool,
     /// How long the last look took.
     took: Duration,
 }
@@ -31,10 +33,10 @@ enum Mode {
 }
 
 impl Pace {
-    /// So many notifications in [`SHORT`](Self::SHORT), 100 a second, are too many.
+    /// So many notifications in [`SHORT`](Self::SHORT), some 100 a second, are too many.
     const BURST: usize = 10;
     const SHORT: Duration = Duration::from_millis(100);
-    /// If fewer events come in [`LONG`](Self::LONG), 50 a second, notifications are wanted again.
+    /// If fewer positions are drawn in [`LONG`](Self::LONG), 50 a second, notifications are wanted again.
     const FEW: u64 = 25;
     const LONG: Duration = Duration::from_millis(500);
     /// How long who appends may take it for granted that nobody listens, and then some.
@@ -46,7 +48,7 @@ impl Pace {
 
     pub(crate) fn new(poll_interval: Duration) -> Self {
         let heard = VecDeque::with_capacity(Self::BURST);
-        Self { poll_interval, mode: Mode::Told, heard, position: 0, took: Duration::ZERO }
+        Self { poll_interval, mode: Mode::Told, heard, position: 0, moved: false, took: Duration::ZERO }
     }
 
     /// A notification was heard.
@@ -62,9 +64,10 @@ impl Pace {
         }
     }
 
-    /// It was looked for the end of the log.
-    pub(crate) fn looked(&mut self, now: Instant, took: Duration, position: u64) {
-        (self.took, self.position) = (took, position);
+    /// It was looked for the end of the log. `position` was drawn last, whoever may still hold it back; `moved`: what can be
+    /// seen has moved on.
+    pub(crate) fn looked(&mut self, now: Instant, took: Duration, position: u64, moved: bool) {
+        (self.took, self.position, self.moved) = (took, position, moved);
         match &mut self.mode {
             Mode::Looking { since, from } if now - *since >= Self::LONG => {
                 if position.saturating_sub(*from) < Self::FEW {
@@ -89,8 +92,9 @@ impl Pace {
         let by_itself = (self.took * Self::SHARE).max(Self::INTERVAL).min(self.poll_interval);
         match self.mode {
             Mode::Told => held_back.unwrap_or(self.poll_interval),
-            // Some are always under way in a busy log.
-            Mode::Looking { .. } => by_itself,
+            // Some are always under way in a busy log. One that stays holds back all the others.
+            Mode::Looking { .. } if self.moved => by_itself,
+            Mode::Looking { .. } => held_back.map_or(by_itself, |pause| pause.max(by_itself)),
             Mode::Returning { .. } => held_back.map_or(by_itself, |pause| pause.min(by_itself)),
         }
     }
@@ -103,6 +107,8 @@ mod tests {
 
     const POLL: Duration = Duration::from_millis(100);
     const QUICK: Duration = Duration::from_micros(200);
+    /// How long the tail waits at most before it looks again whether what holds the log back has ended.
+    const HELD_BACK: Duration = Duration::from_millis(50);
 
     /// A log that moves on at some rate, a follower, and somebody who tells him of every append as long as he listens.
     struct World {
@@ -113,6 +119,9 @@ mod tests {
         next_append: u64,
         next_look: u64,
         position: u64,
+        /// Up to which position all is visible, if somebody holds the rest back.
+        held_at: Option<u64>,
+        seen: u64,
         told: u64,
         looks: u64,
     }
@@ -120,13 +129,27 @@ mod tests {
     impl World {
         fn new() -> Self {
             let (pace, start) = (Pace::new(POLL), Instant::now());
-            Self { pace, start, now: 0, next_append: 0, next_look: 0, position: 0, told: 0, looks: 0 }
+            Self {
+                pace,
+                start,
+                now: 0,
+                next_append: 0,
+                next_look: 0,
+                position: 0,
+                held_at: None,
+                seen: 0,
+                told: 0,
+                looks: 0,
+            }
         }
 
         fn look(&mut self, took: Duration) {
             self.looks += 1;
-            self.pace.looked(self.start + Duration::from_micros(self.now), took, self.position);
-            self.next_look = self.now + self.pace.pause(None).as_micros() as u64;
+            let visible = self.held_at.unwrap_or(self.position);
+            let moved = visible > std::mem::replace(&mut self.seen, visible);
+            self.pace.looked(self.start + Duration::from_micros(self.now), took, self.position, moved);
+            let held_back = self.held_at.map(|_| HELD_BACK);
+            self.next_look = self.now + self.pace.pause(held_back).as_micros() as u64;
         }
 
         /// So many seconds at so many appends a second, looks taking so long.
@@ -178,6 +201,21 @@ mod tests {
         assert!(world.run(1.0, 0, QUICK).1 >= 195, "every 5 ms for as long as somebody may tell him nothing");
         world.run(1.0, 0, QUICK);
         assert_eq!(world.run(1.0, 0, QUICK).1, 10);
+    }
+
+    /// An append that stays open for long holds back what can be seen, not what others append.
+    #[test]
+    fn a_busy_log_that_is_held_back_is_looked_at_calmly_and_no_less_busy() {
+        let mut world = World::new();
+        world.run(1.0, 1_000, QUICK);
+        assert!(!world.pace.is_listening());
+        world.held_at = Some(world.position);
+        let (told, looks) = world.run(10.0, 1_000, QUICK);
+        assert_eq!(told, 0, "it went on looking");
+        assert!((190..=202).contains(&looks), "{looks} looks in ten seconds at what cannot move");
+        world.held_at = None;
+        world.run(0.1, 1_000, QUICK);
+        assert!(world.run(1.0, 1_000, QUICK).1 >= 190, "it moves again");
     }
 
     proptest! {

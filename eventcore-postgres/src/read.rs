@@ -2,7 +2,7 @@
 
 use crate::connections::Connections;
 use crate::retry::{Patience, Sink, Statement, repeatable_into};
-use crate::rows::{EVENT_COLUMNS, EventRows, column, int8, number, position, version};
+use crate::rows::{EVENT_COLUMNS, EventRows, column, int8, limit_of, number, position, version};
 use crate::{PostgresConfig, SchemaName};
 use eventcore::{
     AppendedEvent, CommandClaim, CommandId, EventStoreError, Fingerprint, ReadStreams, Receipt, RecordedEvent,
@@ -83,20 +83,22 @@ impl Statements {
     /// The server needs longer to set up the statement for everything than for what most commands read, which is small.
     ///
     /// The lateral form with its limit reads each stream, and each receipt, by its index, whatever the planner knows about a
-    /// young table. Nothing is ordered: of a young table the planner would rather sort rows than take them in the order of the
-    /// index, and they are put into order here anyway. Kinds: 0 an event of stream `i`, 1 the version of stream `i`, 2 an event
+    /// young table or how few streams there are: it follows the index for the order, and would rather sort what it takes for
+    /// few rows if it saw the limit ([`limit_of`]). Kinds: 0 an event of stream `i`, 1 the version of stream `i`, 2 an event
     /// of receipt `i`, 3 receipt `i`.
     fn new(schema: &SchemaName) -> Self {
         let after = "from unnest($1::text[], $2::bigint[]) with ordinality as s(name, after, i)";
+        let few = limit_of("$3");
         let events = format!(
             "{after} cross join lateral (select * from {schema}.events x where x.stream = s.name and x.version > s.after \
-             limit $3) e limit $3"
+             order by x.version limit {few}) e limit $3"
         );
         let nulls = ["null"; 8].join(", ");
         Self {
             stream: format!(
                 "select 1::bigint, {EVENT_COLUMNS} from {schema}.events e where e.stream = $1 and e.version > 0 \
-                 limit $2"
+                 order by e.version limit {}",
+                limit_of("$2")
             )
             .into(),
             streams: format!("select s.i, {EVENT_COLUMNS} {events}").into(),

@@ -173,14 +173,20 @@ impl Tail {
         }
         state.held_back = head > bound;
         state.refreshed = Some(began);
-        let end = state.horizon.map_or(0, |cursor| cursor.position.get());
-        state.pace.looked(Instant::now(), began.elapsed(), end);
+        let moved = state.horizon.map(|cursor| cursor.position) > known.map(|cursor| cursor.position);
+        state.pace.looked(Instant::now(), began.elapsed(), u64::try_from(head).unwrap_or_default(), moved);
         drop(turn);
         Ok(state.horizon)
     }
 
     /// Wakes followers when the horizon moves, until told to stop.
     pub(crate) async fn run(self: Arc<Self>, stop: CancellationToken) {
+        stop.run_until_cancelled(self.keep_looking()).await;
+        // They are to find the store closed.
+        self.signal.notify();
+    }
+
+    async fn keep_looking(&self) {
         let mut told = None;
         // The pause while appends hold the horizon back, and that after a failure, however busy the log was.
         let (mut delay, mut failed) = (None, None);
@@ -194,18 +200,13 @@ impl Tail {
             let listen = demanded && listening;
             self.listen.send_if_modified(|before| std::mem::replace(before, listen) != listen);
             let woken = tokio::select! {
-                () = stop.cancelled() => return,
                 () = self.wake.notified() => true,
                 () = tokio::time::sleep(pause), if demanded => false,
             };
             if !demanded && !self.signal.is_watched() {
                 continue;
             }
-            let refreshed = tokio::select! {
-                () = stop.cancelled() => return,
-                refreshed = self.refresh(Instant::now()) => refreshed,
-            };
-            match refreshed {
+            match self.refresh(Instant::now()).await {
                 Ok(horizon) => {
                     failed = None;
                     if horizon != told {

@@ -349,6 +349,7 @@ macro_rules! __for_each_case {
             }
             closing: Nothing {
                 a_closed_store_says_so
+                who_waits_is_woken_when_the_store_closes
                 appends_in_hand_are_answered_when_the_store_closes
             }
             reopening: Durable {

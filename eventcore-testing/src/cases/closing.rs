@@ -9,6 +9,7 @@ use eventcore::{
     LeadershipError, PageSize, ProjectorCoordinator, ReadStreams,
 };
 use std::sync::Arc;
+use std::time::Duration;
 
 pub(crate) async fn a_closed_store_says_so(env: &Environment) -> Outcome {
     let store = env.fresh().await?;
@@ -33,6 +34,16 @@ pub(crate) async fn a_closed_store_says_so(env: &Environment) -> Outcome {
     ensure_matches!(load, Err(CheckpointError::Store(EventStoreError::Closed)), "loading a checkpoint");
     let lead = store.acquire(&saved.name).await;
     ensure_matches!(lead, Err(LeadershipError::Store(EventStoreError::Closed)), "leading");
+    Ok(())
+}
+
+/// Whoever waits for something new finds out that nothing will come, without looking by himself.
+pub(crate) async fn who_waits_is_woken_when_the_store_closes(env: &Environment) -> Outcome {
+    let store = env.fresh().await?;
+    let mut watch = store.watch_log();
+    store.close().await?;
+    let woken = tokio::time::timeout(Duration::from_secs(120), watch.changed()).await;
+    ensure!(woken.is_ok(), "a follower of a closed store goes on waiting");
     Ok(())
 }
 

@@ -191,6 +191,8 @@ defects! {
     DropDoesNotRelease => drop_does_not_release caught by a_dropped_leadership_becomes_free;
     /// a closed store goes on
     ClosesInName => closes_in_name caught by a_closed_store_says_so;
+    /// who waits is not told that the store is closed
+    ClosesSilently => closes_silently caught by who_waits_is_woken_when_the_store_closes;
     /// the effects of a page do not wait for its commit
     EffectsAtOnce => effects_at_once caught by an_open_page_is_not_seen;
     /// a page that is rolled back is committed

@@ -55,6 +55,9 @@ impl EventStore for ModelStore {
 
     async fn close(&self) -> Result<(), EventStoreError> {
         self.state().closed = true;
+        if !self.has(Defect::ClosesSilently) {
+            self.shared.signal.notify();
+        }
         Ok(())
     }
 }
