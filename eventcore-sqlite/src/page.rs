@@ -262,7 +262,11 @@ impl PageInHand {
         Ok(positions)
     }
 
-    fn finish(self, connection: &Connection) -> Result<Page, EventStoreError> {
+    fn finish(mut self, connection: &Connection) -> Result<Page, EventStoreError> {
+        // Where few events were wanted, most of the room is given back before the page is kept for who knows how long.
+        if self.events.len() < self.events.capacity() / 4 {
+            self.events.shrink_to_fit();
+        }
         let cursor = if self.examined >= self.last.position.get() {
             self.last
         } else {

@@ -2,8 +2,9 @@
 
 use crate::support::{Home, PATIENCE, append, event, patient, stream};
 use eventcore::{
-    AppendRequest, ErrorKind, Event, EventReader, EventStore, EventStoreError, InMemory, PageSize, ProjectionConfig,
-    Projector, ReadStreams, RecordedEvent, StreamPosition, StreamVersion, run_projection,
+    AppendRequest, ErrorKind, Event, EventFilter, EventReader, EventStore, EventStoreError, InMemory, PageSize,
+    ProjectionConfig, Projector, ReadStreams, RecordedEvent, StreamPosition, StreamPrefix, StreamVersion,
+    run_projection,
 };
 use eventcore_sqlite::{ReaderPoolSize, SqliteEventStore};
 use serde::{Deserialize, Serialize};
@@ -154,4 +155,16 @@ async fn a_lost_event_of_a_long_stream_is_noticed_in_either_half() {
         assert_eq!(error.kind(), ErrorKind::Corrupt, "{lost}: {error:?}");
         assert!(error.to_string().contains(&format!("version {lost} of a stream")), "{lost}: {error}");
     }
+}
+
+#[tokio::test]
+async fn a_page_of_few_events_holds_no_room_for_many() {
+    let home = Home::new();
+    let store = home.open().await;
+    append(&store, "rare-1", "0").await.unwrap();
+    fill(&store, "s", 0..4_000).await;
+    let rare = EventFilter::all().stream_prefix(StreamPrefix::new("rare-").unwrap());
+    let page = store.read_page(&rare, None, PageSize::try_new(10_000).unwrap()).await.unwrap();
+    assert_eq!(page.events.len(), 1);
+    assert!(page.events.capacity() <= 4, "room for {}", page.events.capacity());
 }
