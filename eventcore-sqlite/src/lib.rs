@@ -45,7 +45,9 @@
 //! - **Exactly-once** projections: [`SqliteContext`] is a transaction of the store itself.
 //!
 //! The file, its `-wal` and its `-shm` belong together and must be on a local disk. Copy them only with the store closed,
-//! or by SQLite's own backup. A symbolic link to the file is the same store; a hard link is refused.
+//! or by SQLite's own backup, and put another one in its place only with the store closed: connections that are opened later
+//! refuse that one ([`Corrupt`](eventcore::EventStoreError::Corrupt)), while those that are open stay with the old one. A symbolic
+//! link to the file is the same store; a hard link is refused.
 //!
 //! # What is inside
 //!
@@ -95,6 +97,7 @@ mod schema;
 mod side;
 mod snapshot;
 mod store;
+mod store_file;
 mod stream;
 mod stretch;
 mod unit_of_work;

@@ -1,6 +1,7 @@
 //! The file: whose it is, its schema version, its migrations and its identity.
 
 use crate::connection;
+use crate::store_file::StoreFile;
 use crate::{OpenError, SqliteConfig};
 use eventcore::LineageId;
 use rusqlite::config::DbConfig;
@@ -26,11 +27,9 @@ pub(crate) const SCHEMA_VERSION: i32 = MIGRATIONS.len() as i32;
 
 /// A file that was found to be a store, or made one.
 pub(crate) struct Opened {
-    /// Where it is, without links, so that everybody derives the same names from it.
-    pub(crate) path: PathBuf,
+    pub(crate) file: StoreFile,
     /// A connection for the writer.
     pub(crate) writer: Connection,
-    pub(crate) lineage: LineageId,
 }
 
 /// Opens or creates a store and brings its schema up to date. Anything else than a store is left as it is.
@@ -52,7 +51,8 @@ pub(crate) fn open(path: &Path, config: &SqliteConfig) -> Result<Opened, OpenErr
     use_write_ahead_log(&writer, path, config.busy_timeout)?;
     let lineage = lineage(&writer, path)?;
     let io = |source| OpenError::Io { path: path.to_owned(), source };
-    Ok(Opened { path: path.canonicalize().map_err(io)?, writer, lineage })
+    let file = path.canonicalize().and_then(|path| StoreFile::new(path, lineage)).map_err(io)?;
+    Ok(Opened { file, writer })
 }
 
 fn write_ahead_log(path: &Path) -> PathBuf {
@@ -222,10 +222,12 @@ fn lineage(connection: &Connection, path: &Path) -> Result<LineageId, OpenError>
         what: "the identity of its log is missing".to_owned(),
         source,
     };
-    let bytes: Option<Vec<u8>> = connection
-        .query_row("select value from eventcore_meta where key = 'lineage'", [], |row| row.get(0))
-        .optional()
-        .map_err(|source| damaged(Some(source)))?;
-    let uuid = bytes.and_then(|bytes| Uuid::from_slice(&bytes).ok()).ok_or_else(|| damaged(None))?;
-    Ok(LineageId::from_uuid(uuid))
+    find_lineage(connection).map_err(|source| damaged(Some(source)))?.ok_or_else(|| damaged(None))
+}
+
+/// The identity of the log in a store; `None` if there is nothing that can be one.
+pub(crate) fn find_lineage(connection: &Connection) -> rusqlite::Result<Option<LineageId>> {
+    let select = "select value from eventcore_meta where key = 'lineage'";
+    let bytes: Option<Vec<u8>> = connection.query_row(select, [], |row| row.get(0)).optional()?;
+    Ok(bytes.and_then(|bytes| Uuid::from_slice(&bytes).ok()).map(LineageId::from_uuid))
 }

@@ -2,12 +2,12 @@
 
 use crate::error::store_error;
 use crate::gate::Gate;
+use crate::store_file::StoreFile;
 use crate::workers::{Resource, Worker, Workers};
 use crate::{SqliteConfig, connection, receipt};
 use eventcore::{EventStoreError, Timestamp};
 use rusqlite::{Connection, ErrorCode};
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -28,8 +28,8 @@ impl Side {
     /// How many receipts, or snapshots, are pruned in one transaction, so that appends get their turn in between.
     pub(crate) const PRUNED_AT_ONCE: u32 = 1_000;
 
-    pub(crate) fn start(path: PathBuf, config: SqliteConfig, gate: Arc<Gate>) -> io::Result<Self> {
-        let connect = move || SideConnection::open(&path, &config).map_err(store_error);
+    pub(crate) fn start(file: StoreFile, config: SqliteConfig, gate: Arc<Gate>) -> io::Result<Self> {
+        let connect = move || SideConnection::open(&file, &config);
         // Who queues a job has the gate's turn, so there is hardly more than one at a time.
         Ok(Self { workers: Workers::start("eventcore-side", 1, 8, connect)?, gate })
     }
@@ -79,11 +79,11 @@ impl Side {
 impl Resource for SideConnection {}
 
 impl SideConnection {
-    fn open(path: &std::path::Path, config: &SqliteConfig) -> rusqlite::Result<Self> {
-        let mut connection = connection::write(path, config)?;
+    fn open(file: &StoreFile, config: &SqliteConfig) -> Result<Self, EventStoreError> {
+        let mut connection = file.connect(|path| connection::write(path, config))?;
         let lent = Arc::new(AtomicBool::new(false));
         let refuse = Arc::clone(&lent);
-        connection.commit_hook(Some(move || refuse.load(Ordering::Acquire)))?;
+        connection.commit_hook(Some(move || refuse.load(Ordering::Acquire))).map_err(store_error)?;
         Ok(Self { connection, lent })
     }
 

@@ -7,8 +7,9 @@ use crate::index::ReadIndex;
 use crate::notify::poller;
 use crate::read::Reader;
 use crate::side::Side;
+use crate::store_file::StoreFile;
 use crate::workers::Workers;
-use crate::{OpenError, SqliteConfig, connection, error, schema};
+use crate::{OpenError, SqliteConfig, connection, schema};
 use async_trait::async_trait;
 use eventcore::{
     AppendRequest, Appended, EventFilter, EventReader, EventStore, EventStoreError, GlobalPosition, LineageId,
@@ -73,10 +74,10 @@ impl SqliteEventStore {
     pub async fn open_with(path: impl AsRef<Path>, config: SqliteConfig) -> Result<Self, OpenError> {
         let parts = Parts::open(path.as_ref(), config.clone()).await?;
         let failed = |source| OpenError::Io { path: path.as_ref().to_owned(), source };
-        let side = Side::start(parts.path.clone(), config, Arc::clone(&parts.gate)).map_err(failed)?;
+        let side = Side::start(parts.file.clone(), config, Arc::clone(&parts.gate)).map_err(failed)?;
         Ok(Self {
             shared: Arc::new(Shared {
-                path: parts.path,
+                path: parts.file.path,
                 index: parts.index,
                 side,
                 writer: parts.writer,
@@ -141,7 +142,7 @@ impl Shared {
 
 /// Everything of an open store but what only projections need.
 struct Parts {
-    path: PathBuf,
+    file: StoreFile,
     writer: WriterHandle,
     join: WriterJoin,
     index: ReadIndex,
@@ -173,18 +174,18 @@ impl Parts {
         let gate = Arc::new(Gate::new(config.busy_timeout));
 
         let connect = {
-            let (path, config) = (opened.path.clone(), config.clone());
-            move || connection::read(&path, &config).map(Reader::new).map_err(error::store_error)
+            let (file, config) = (opened.file.clone(), config.clone());
+            move || file.connect(|path| connection::read(path, &config)).map(Reader::new)
         };
         let threads = usize::from(config.reader_pool_size.into_inner());
         // As many reads may wait as appends; then callers wait for room.
         let waiting = config.queue_capacity.into_inner() as usize;
         let readers = Workers::start("eventcore-read", threads, waiting, connect.clone()).map_err(failed)?;
         let poller = poller(config.poll_interval.get(), Arc::clone(&head), connect);
-        let index = ReadIndex::new(readers, opened.lineage, config.max_read_events, Arc::clone(&head), poller);
-        let appender = SqliteAppender::new(reader.connection, &opened.path, config, Arc::clone(&gate), head);
+        let index = ReadIndex::new(readers, opened.file.lineage, config.max_read_events, Arc::clone(&head), poller);
+        let appender = SqliteAppender::new(reader.connection, &opened.file.path, config, Arc::clone(&gate), head);
         let (writer, join) = spawn_writer_thread(appender, config.queue_capacity, "eventcore-write").map_err(failed)?;
-        Ok(Self { path: opened.path, writer, join, index, gate })
+        Ok(Self { file: opened.file, writer, join, index, gate })
     }
 }
 

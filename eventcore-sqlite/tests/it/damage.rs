@@ -5,7 +5,7 @@ use eventcore::{
     AppendRequest, Checkpoint, CheckpointError, CheckpointStore, Epoch, ErrorKind, EventFilter, EventReader,
     EventStore, EventStoreError, GlobalPosition, PageSize, ProjectionName, ReadStreams, StreamVersion, Timestamp,
 };
-use eventcore_sqlite::SqliteConfig;
+use eventcore_sqlite::{SqliteConfig, SqliteEventStore};
 use std::time::Duration;
 
 #[tokio::test]
@@ -115,4 +115,51 @@ async fn a_lost_event_is_noticed() {
     let page =
         store.read_page(&EventFilter::all(), GlobalPosition::try_new(2).ok(), PageSize::default()).await.unwrap();
     assert_eq!(page.events.len(), 1);
+}
+
+/// Neither readers nor the connection of projections, when they are opened later than the writer, see what it does not write.
+async fn is_told_apart(store: &SqliteEventStore, what: &str) {
+    let told = |error: EventStoreError| {
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{what}: {error:?}");
+        assert!(error.to_string().contains("was removed, or replaced by another file or log"), "{what}: {error}");
+    };
+    told(store.read_streams(ReadStreams::new([stream("s")]).unwrap()).await.expect_err(what));
+    told(store.read_page(&EventFilter::all(), None, PageSize::default()).await.expect_err(what));
+    told(store.prune_receipts(Timestamp::now()).await.expect_err(what));
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_file_that_is_replaced_under_an_open_store_is_told() {
+    let other = Home::new();
+    append(&other.open().await, "s", "\"of another log\"").await.unwrap();
+    let backup = |home: &Home| {
+        home.raw().execute("vacuum into ?1", [home.join("new.db").to_str().unwrap()]).unwrap();
+    };
+    for what in ["a backup", "another store", "nothing"] {
+        let home = Home::new();
+        let store = home.open().await;
+        append(&store, "s", "1").await.unwrap();
+        backup(&home);
+        append(&store, "s", "2").await.unwrap();
+        match what {
+            "a backup" => std::fs::rename(home.join("new.db"), home.path()).unwrap(),
+            "another store" => {
+                backup(&other);
+                std::fs::rename(other.join("new.db"), home.path()).unwrap();
+            }
+            _ => std::fs::remove_file(home.path()).unwrap(),
+        }
+        is_told_apart(&store, what).await;
+    }
+}
+
+#[tokio::test]
+async fn a_log_that_is_replaced_within_the_file_is_told() {
+    let home = Home::new();
+    let store = home.open().await;
+    append(&store, "s", "1").await.unwrap();
+    let raw = home.raw();
+    raw.execute_batch("drop trigger eventcore_meta_update; update eventcore_meta set value = randomblob(16)").unwrap();
+    is_told_apart(&store, "another lineage").await;
 }
