@@ -84,7 +84,8 @@ impl ReadIndex {
         self.read(|reader| reader.head()).await
     }
 
-    /// Refuses further reads with [`EventStoreError::Closed`], finishes those under way, and closes the connections.
+    /// Refuses further reads with [`EventStoreError::Closed`], finishes those that are queued, and closes the connections.
+    /// A read of a stream of thousands of events is queued again after its beginning, and may be refused then.
     pub async fn close(&self) {
         self.0.readers.close();
         self.0.poller.stop();
