@@ -100,8 +100,10 @@ impl StateCache {
 
 impl Places {
     /// Gives back what it takes the place of.
-    fn put(&mut self, new: Place) -> Option<Place> {
+    fn put(&mut self, mut new: Place) -> Option<Place> {
         let known = self.index.get(&new.key).copied();
+        // A state is put back by whoever used it.
+        new.used = known.is_some();
         let place = match known {
             Some(place) => place,
             None if self.places.len() < self.most => self.places.len(),
@@ -154,6 +156,8 @@ mod tests {
         for n in 0..1_000 {
             cache.put(key(n), CachedState(Arc::new(n)));
             assert!(cache.get(&key(0)).is_some(), "0 is used all the time, {n} is the last one");
+            // As a command does that was decided on it.
+            cache.put(key(0), CachedState(Arc::new(n)));
             let places = cache.places();
             assert!(places.places.len() <= 10 && places.index.len() == places.places.len());
         }
