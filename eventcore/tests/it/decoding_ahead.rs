@@ -15,6 +15,9 @@ enum Happened {
     Once { number: Watched },
 }
 
+/// Whoever decodes this number panics.
+const PANICS: u64 = u64::MAX;
+
 /// Notes when it is decoded.
 #[derive(Serialize)]
 struct Watched(u64);
@@ -28,6 +31,7 @@ thread_local! {
 impl<'de> Deserialize<'de> for Watched {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let number = u64::deserialize(deserializer)?;
+        assert!(number != PANICS, "on purpose");
         DECODED.set(DECODED.get() + 1);
         let meanwhile = SAVING.with_borrow(|saving| saving.now() > 0);
         DECODED_MEANWHILE.set(DECODED_MEANWHILE.get() + u64::from(meanwhile));
@@ -105,4 +109,14 @@ async fn an_event_that_cannot_be_decoded_fails_when_it_is_its_turn() {
     assert!(matches!(error, ProjectionError::Decode { position, .. } if position.get() == 150), "{error:?}");
     assert_eq!(store.saved().first(), Some(&100), "the page before it is done");
     assert_eq!(store.saved().last(), Some(&149), "and everything before it");
+}
+
+#[tokio::test]
+async fn who_panics_while_decoding_ahead_takes_no_checkpoint_along() {
+    let (store, config) = three_pages(|at| number(if at == 150 { PANICS } else { at })).await;
+    store.save_slowly();
+    let log = store.clone();
+    let run = tokio::spawn(async move { run_projection(InOrder::default(), &log, config).await.map(|_| ()) });
+    assert!(run.await.unwrap_err().is_panic(), "it panics when it is its turn");
+    assert_eq!(store.saved(), [100], "the page before it is done");
 }
