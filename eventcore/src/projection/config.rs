@@ -250,8 +250,9 @@ impl ProjectionConfig {
 
     /// Tells `told` how the projection gets on: at most every [`progress_interval`](Self::progress_interval), and once more
     /// when the run ends, however it does; not if the run is dropped. It is called between two events, so while one takes
-    /// long nothing is told; with [partitions](Self::partitions), between two pages. A run that has caught up tells so too,
-    /// whenever it looks for more. For each report the store is asked once for its head, for 100 ms at most.
+    /// long nothing is told; with [partitions](Self::partitions), between two pages. A run that has caught up tells so too;
+    /// for that it looks for more whenever a report is due, at most every 100 ms. For each report the store is asked once for
+    /// its head, for 100 ms at most.
     ///
     /// It is called by the run itself and has to return soon. If it panics, that is logged, it is not called again, and the
     /// run goes on.

@@ -285,6 +285,11 @@ where
                             pages.forget();
                             self.perform(effect).await
                         }
+                        // The log may stay as it is for longer than those who are told of it want to wait.
+                        ProjectionEffect::Wait(time) if self.told.is_some() => {
+                            let time = time.min(self.meter.until_due(now));
+                            pages.beside(self.wait(time, true)).await
+                        }
                         effect @ ProjectionEffect::Commit(_) => pages.beside_the_end(self.perform(effect)).await,
                         effect => pages.beside(self.perform(effect)).await,
                     }

@@ -610,11 +610,13 @@ impl<X> ProjectionMachine<X> {
         self.enter(Phase::Waiting, Effect::Wait(self.idle_time()))
     }
 
-    /// How long to wait for the log to grow: no longer than until the checkpoint is due.
+    /// How long to wait for the log to grow: no longer than until the checkpoint is due, or a batch loses its patience.
     fn idle_time(&self) -> Duration {
-        let until_due = self.saved_at.saturating_add(self.rules.checkpoint_interval).saturating_sub(self.now);
-        let due = Some(until_due).filter(|_| self.rules.durable && self.pages > 0);
-        due.map_or(self.rules.poll_interval, |due| due.min(self.rules.poll_interval))
+        let until = |since: Duration, time: Duration| since.saturating_add(time).saturating_sub(self.now);
+        let unsaved = self.rules.durable && self.pages > 0;
+        let due = unsaved.then(|| until(self.saved_at, self.rules.checkpoint_interval));
+        let patience = self.waiting_since.map(|since| until(since, self.rules.batch_patience));
+        due.into_iter().chain(patience).fold(self.rules.poll_interval, Duration::min)
     }
 
     fn has_reached_target(&self) -> bool {

@@ -93,6 +93,12 @@ impl Meter {
         now.saturating_sub(self.at) >= self.interval
     }
 
+    /// How long it is until the next report is due. Who has nothing else to do need not wake up more often than every 100 ms.
+    pub(super) fn until_due(&self, now: Duration) -> Duration {
+        let interval = self.interval.max(Duration::from_millis(100));
+        self.at.saturating_add(interval).saturating_sub(now)
+    }
+
     /// Events per second since the last call, when `events` were applied by now. Some of them may have been taken back.
     pub(super) fn rate(&mut self, now: Duration, events: u64) -> f64 {
         let seconds = now.saturating_sub(self.at).as_secs_f64();
@@ -124,6 +130,7 @@ mod tests {
         let second = Duration::from_secs(1);
         let mut meter = Meter::new(second);
         assert!(!meter.is_due(second / 2) && meter.is_due(second));
+        assert_eq!(meter.until_due(second / 4), second * 3 / 4);
         assert_eq!(meter.rate(2 * second, 10), 5.0);
         assert!(!meter.is_due(2 * second + second / 2) && meter.is_due(3 * second));
         assert_eq!(meter.rate(4 * second, 11), 0.5);

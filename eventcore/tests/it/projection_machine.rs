@@ -404,6 +404,31 @@ fn a_batch_waits_for_the_feed_and_gives_up_when_its_patience_ends() {
 }
 
 #[test]
+fn a_batch_waits_no_longer_than_its_patience() {
+    let world = world(2, 10, true, Vec::new());
+    let second = Duration::from_secs(1);
+    let rules = ProjectionRules { batch_patience: second, poll_interval: 5 * second, ..world.rules() };
+    let head = world.log[1].position;
+    let mut machine = ProjectionMachine::<&str>::new(rules);
+    let mut step =
+        |input, millis| machine.step(input, Signals { now: Duration::from_millis(millis), ..Signals::default() }, 0.5);
+    let empty = || ProjectionInput::Read(Ok(PageShape::default()));
+    step(ProjectionInput::Start, 0);
+    step(ProjectionInput::Acquired(Ok(())), 0);
+    step(ProjectionInput::Resumed(Ok(None)), 0);
+    step(ProjectionInput::Head(Ok(Some(head))), 1_000);
+    let effect = step(empty(), 1_000);
+    assert!(matches!(effect, ProjectionEffect::Wait(time) if time == second), "{effect:?}");
+    // Woken, for nothing.
+    step(ProjectionInput::Waited, 1_400);
+    let effect = step(empty(), 1_400);
+    assert!(matches!(effect, ProjectionEffect::Wait(time) if time == Duration::from_millis(600)), "{effect:?}");
+    step(ProjectionInput::Waited, 2_000);
+    let effect = step(empty(), 2_000);
+    assert!(matches!(effect, ProjectionEffect::Finish(Err(ProjectionStop::NotCaughtUp(..)))), "{effect:?}");
+}
+
+#[test]
 fn a_checkpoint_is_saved_every_so_many_pages_or_after_so_long() {
     let world = world(9, 1, false, Vec::new());
     let rules = ProjectionRules { continuous: true, checkpoint_pages: 3, ..world.rules() };

@@ -101,6 +101,35 @@ async fn reports_come_once_per_interval_and_at_the_end() {
     assert_eq!(store.heads(), 1 + 4, "once by the batch itself, once per report");
 }
 
+/// When reports came while nothing happened for so long, in milliseconds. The store hardly needs to be looked at.
+async fn idle_reports(interval: Duration, time: Duration) -> Vec<u128> {
+    let store = store_with(3).await;
+    store.tend();
+    let (reports, keep) = kept();
+    let stop = CancellationToken::new();
+    let config = pages_of(10).continuous().on_progress(keep).progress_interval(interval).shutdown(stop.clone());
+    let began = Instant::now();
+    let run = tokio::spawn(async move { run_projection(Counter::default(), &store, config).await.unwrap() });
+    tokio::time::sleep(time).await;
+    stop.cancel();
+    assert_eq!(run.await.unwrap().applied, 3);
+    let reports = reports.lock().unwrap();
+    reports.iter().map(|(at, _)| (*at - began).as_millis()).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_a_store_that_tells_him_reports_as_often() {
+    let times = idle_reports(Duration::from_secs(1), Duration::from_millis(6_500)).await;
+    assert_eq!(times, [1_000, 2_000, 3_000, 4_000, 5_000, 6_000, 6_500]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_nothing_to_do_does_not_spin_for_reports() {
+    let mut times = idle_reports(Duration::ZERO, Duration::from_millis(450)).await;
+    times.dedup();
+    assert_eq!(times, [0, 100, 200, 300, 400, 450]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn quick_events_ask_the_store_for_nothing() {
     let store = store_with(5_000).await;
