@@ -127,8 +127,55 @@ async fn whoever_sets_an_interval_looks_as_often() {
     let event = NewEvent::encode(EventId::generate(), &Happened::Once, EventMetadata::empty()).unwrap();
     store.append(AppendRequest::builder().event(late, event).build().unwrap()).await.unwrap();
     assert!(late_watcher.next().await.unwrap().state.is_none());
+    // The wake-up of the append is used up while there is nothing to see.
+    let half = second / 2;
+    assert!(tokio::time::timeout(half, late_watcher.next()).await.is_err(), "it saw what is hidden");
     let began = tokio::time::Instant::now();
-    store.reveal();
-    assert_eq!(late_watcher.next().await.unwrap().state.unwrap().0, 1);
-    assert!(began.elapsed() <= second, "it looked after {:?}", began.elapsed());
+    let (seen, ()) = tokio::join!(late_watcher.next(), async {
+        tokio::time::sleep(half).await;
+        store.reveal();
+    });
+    assert_eq!(seen.unwrap().state.unwrap().0, 1);
+    let took = began.elapsed();
+    assert!(took > half && took <= second, "it looked after {took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_projection_looks_as_often_as_it_is_told_to() {
+    for tended in [true, false] {
+        let store = TroubledStore::default();
+        if tended {
+            store.tend();
+        }
+        append(&store).await;
+        let stop = CancellationToken::new();
+        let config = ProjectionConfig::default().poll_interval(Duration::from_secs(1));
+        let run = run_projection(Counter, &store, config.continuous().shutdown(stop.clone()));
+        let (ended, ()) = tokio::join!(run, async {
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            stop.cancel();
+        });
+        assert_eq!(ended.map(|outcome| outcome.applied).unwrap(), 1);
+        let pages = store.pages();
+        assert!((60..=63).contains(&pages), "{pages} pages, tended: {tended}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_subscription_looks_as_often_as_it_is_told_to() {
+    for tended in [true, false] {
+        let store = TroubledStore::default();
+        if tended {
+            store.tend();
+        }
+        append(&store).await;
+        let mut subscription = subscribe(store.clone(), EventFilter::all(), StartFrom::Beginning);
+        subscription = subscription.poll_interval(Duration::from_secs(1));
+        let minute = tokio::time::Instant::now() + Duration::from_secs(60);
+        while let Ok(item) = tokio::time::timeout_at(minute, subscription.next()).await {
+            let _: FeedItem = item.unwrap();
+        }
+        let pages = store.pages();
+        assert!((60..=63).contains(&pages), "{pages} pages, tended: {tended}");
+    }
 }
