@@ -84,6 +84,7 @@ pub fn decide_with<C: CommandLogic>(command: C, context: CommandContext, options
         cache: options.cache,
         recall: Recall::ToDecide,
         key: None,
+        has_discovered: false,
         looked_up: None,
         stored_is_useless: false,
         recent: None,
@@ -108,6 +109,8 @@ pub(super) struct Run<C: CommandLogic> {
     pub(super) recall: Recall,
     /// Where the state of the streams in hand is kept, if that was worked out.
     pub(super) key: Option<CacheKey>,
+    /// Whether those in hand are more than the declared ones. The cache is only ever asked for these.
+    pub(super) has_discovered: bool,
     /// The snapshot that was looked for last; it is not looked for again.
     looked_up: Option<SnapshotKey>,
     /// A snapshot is stored that will never be of use again, so the next one is due at once.
@@ -324,7 +327,7 @@ impl<C: CommandLogic> Run<C> {
     ) -> DecisionStep<C> {
         let snapshot = self.due_snapshot(&mut known);
         let key = || self.cache_key(known.streams.iter().map(|stream| &stream.stream_id));
-        let key = if self.cache { self.key.or_else(key) } else { None };
+        let key = if self.cache && !self.has_discovered { self.key.or_else(key) } else { None };
         let state = key.zip(self.fold.own()).map(|(key, fold)| (key, (fold.cached)(known)));
         if snapshot.is_none() && state.is_none() {
             return DecisionStep::Done(result);

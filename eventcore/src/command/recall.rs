@@ -75,7 +75,8 @@ impl<C: CommandLogic> Run<C> {
 
     /// Looks into the cache first, once.
     pub(super) fn recall(mut self: Box<Self>, round: Round<C>) -> DecisionStep<C> {
-        if round.rounds > 0 {
+        self.has_discovered = round.rounds > 0;
+        if self.has_discovered {
             // Of more streams than those that it was worked out for.
             self.key = None;
             return self.begin(round);

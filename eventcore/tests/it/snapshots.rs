@@ -527,3 +527,15 @@ fn the_simulation_begins_from_snapshots_and_cached_states() {
     assert!(unread > 100, "commands that were decided without a read: {unread}");
     assert!(begun > 300, "commands that began from a snapshot: {begun}");
 }
+
+#[test]
+fn a_state_of_discovered_streams_takes_no_place_in_the_cache() {
+    let mut world = World { cache: Some(HashMap::new()), ..World::default() };
+    let note = |follow, link| Note { to: name(0), beside: Vec::new(), follow, link };
+    let places = |world: &World| world.cache.as_ref().map_or(0, HashMap::len);
+    world.execute(note(false, Some(name(1))), None, &[], None).unwrap();
+    assert_eq!(places(&world), 1);
+    let (written, _) = world.execute(note(true, None), None, &[], None).unwrap();
+    assert!(written.iter().any(|event| event.stream_id == name(1)), "nothing was discovered");
+    assert_eq!(places(&world), 1, "nobody looks for it");
+}
