@@ -53,6 +53,22 @@ fn a_payload_that_is_not_utf8_is_refused() {
 }
 
 #[test]
+fn a_payload_that_is_not_utf8_is_refused_also_in_a_field_that_is_ignored() {
+    #[derive(Debug, Serialize, Deserialize, Event)]
+    #[event(namespace = "x")]
+    struct Amount {
+        cents: u64,
+    }
+    let decode = |text: &[u8]| {
+        let payload = Payload::json([b"{\"cents\":5,\"old\":\"", text, b"\"}"].concat());
+        Amount::decode(&EventType::new("x.Amount").unwrap(), SchemaVersion::default(), &payload)
+    };
+    assert_eq!(decode(b"-").unwrap().cents, 5);
+    let error = decode(b"\xff").unwrap_err();
+    assert!(matches!(error, DecodeError::Malformed { .. }), "{error:?}");
+}
+
+#[test]
 fn a_binary_payload_is_refused_even_if_it_looks_like_json() {
     let payload = Payload::binary(&b"{}"[..]);
     let error = Simple::decode(&EventType::new("x.Unit").unwrap(), SchemaVersion::default(), &payload).unwrap_err();
