@@ -91,8 +91,10 @@ pub(crate) async fn work(log: Log, store: PostgresEventStore) {
             }
         });
     }
-    let (tally, notes) = tokio::join!(tally, notes);
-    panic!("a projection ended: {tally:?}, {notes:?}");
+    tokio::select! {
+        ended = tally => panic!("the tally ended: {ended:?}"),
+        ended = notes => panic!("the notes ended: {ended:?}"),
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -103,6 +105,9 @@ async fn killed_at_random_moments_projections_lose_nothing_and_repeat_at_most_a_
     log.run(Tally::TABLE).await.unwrap();
     let mut acknowledged = BTreeSet::new();
     for kill in 0..kills {
+        let led = || Effects::read(Notes::path(&log)).map_or(0, |effects| effects.runs());
+        // Nobody is left who could begin another run.
+        let before = led();
         let mut process = Process::start("be killed", &log, kill);
         process.go();
         for _ in 0..fastrand::u32(0..80) {
@@ -110,12 +115,11 @@ async fn killed_at_random_moments_projections_lose_nothing_and_repeat_at_most_a_
         }
         // Now and then only when another one leads, so that pages are under way.
         if kill % 2 == 0 {
-            let led = || Effects::read(Notes::path(&log)).map_or(0, |effects| effects.runs());
-            let before = led();
             let patience = std::time::Instant::now() + PATIENCE;
             while led() == before && kill > 0 {
                 assert!(std::time::Instant::now() < patience, "nobody leads");
-                tokio::time::sleep(Duration::from_millis(2)).await;
+                let soon = std::time::Instant::now() + Duration::from_millis(2);
+                acknowledged.extend(process.next_by(soon).map(|said| said.parse::<u64>().unwrap()));
             }
         }
         tokio::time::sleep(Duration::from_micros(fastrand::u64(0..20_000))).await;
