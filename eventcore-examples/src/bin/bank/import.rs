@@ -3,9 +3,10 @@
 use crate::Exit;
 use crate::cli::Import;
 use crate::interrupt::asked_to_stop;
-use crate::output::{Failure, chain, note, say};
+use crate::output::{Failure, note, say};
 use eventcore::{Backend, CommandError};
 use eventcore_examples::bank::BankError;
+use eventcore_examples::chain;
 use eventcore_examples::import::{ImportConfig, ImportObserver, ImportRow, RowError, run_import};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::convert::Infallible;

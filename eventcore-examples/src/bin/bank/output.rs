@@ -1,5 +1,6 @@
 //! What the program says, and where.
 
+use eventcore_examples::chain;
 use std::error::Error as StdError;
 use std::io::{self, Write};
 
@@ -19,21 +20,6 @@ pub(crate) fn note(line: &str) {
 /// Prints a line on standard output.
 pub(crate) fn say(line: &str) -> Result<(), Failure> {
     Ok(writeln!(io::stdout().lock(), "{line}")?)
-}
-
-/// An error and its causes in one line. A cause that the error before it told already is left out.
-pub(crate) fn chain(error: &(dyn StdError + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !text.ends_with(&next) {
-            text.push_str(": ");
-            text.push_str(&next);
-        }
-        cause = error.source();
-    }
-    text
 }
 
 /// Whether the reader of standard output has gone away.

@@ -36,13 +36,7 @@ async fn main() -> ExitCode {
     match run(Cli::parse()).await {
         Ok(code) => code,
         Err(error) => {
-            let mut text = format!("benchmark: {error}");
-            let mut cause = error.source();
-            while let Some(error) = cause {
-                text.push_str(&format!(": {error}"));
-                cause = error.source();
-            }
-            eprintln!("{text}");
+            eprintln!("benchmark: {}", eventcore_examples::chain(&*error));
             ExitCode::FAILURE
         }
     }

@@ -1,5 +1,6 @@
 //! W11: a fleet of 64 stores with one caller each on one PostgreSQL, one event per append, while another instance follows.
 
+use super::follower::follow;
 use crate::Failure;
 use crate::check::broken;
 use crate::domain::Account;
@@ -9,19 +10,15 @@ use crate::place::Place;
 use crate::raw::{Insert, Raw, RawPostgres, RawRows};
 use crate::resources::Cost;
 use crate::timing::{Call, Timed, Until, closed_loop};
-use eventcore::{EventFilter, GlobalPosition, PageSize};
+use eventcore::PageSize;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 const STORES: usize = 64;
 /// Connections of each store's pool; two more are for wake-up and leadership.
 const CONNECTIONS: u32 = 2;
 const ACCOUNTS: u32 = 64 * 157;
-/// How long the last events may take to become visible after the last answer.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) async fn run(lab: &Lab, done: &mut dyn FnMut(Outcome)) -> Result<(), Failure> {
     if !matches!(lab.place, Place::Postgres(_)) {
@@ -48,9 +45,17 @@ async fn measure(lab: &Lab) -> Result<(Timed, Cost, u64), Failure> {
     }
     let all_written = CancellationToken::new();
     let follower = lab.place.another().await?;
-    let following: JoinHandle<Result<u64, Failure>> = {
+    let following = {
         let (follower, all_written) = (Arc::clone(&follower), all_written.clone());
-        tokio::spawn(async move { follow(follower, all_written).await })
+        tokio::spawn(async move {
+            let mut seen = 0;
+            follow(follower, PageSize::default(), all_written, |_| {
+                seen += 1;
+                Ok(())
+            })
+            .await
+            .map(|()| seen)
+        })
     };
     lab.stage("W11")?;
     let before = lab.meter.start();
@@ -69,7 +74,7 @@ async fn measure(lab: &Lab) -> Result<(Timed, Cost, u64), Failure> {
     };
     let cost = lab.meter.spent(before);
     all_written.cancel();
-    let followed = following.await??;
+    let followed: u64 = following.await??;
     let acknowledged = timed.done + STORES as u64;
     if followed != acknowledged {
         return Err(broken(format!("{acknowledged} events were acknowledged, the follower saw {followed}")));
@@ -79,32 +84,6 @@ async fn measure(lab: &Lab) -> Result<(Timed, Cost, u64), Failure> {
         store.close().await?;
     }
     Ok((timed, cost, commits))
-}
-
-/// Counts events until everything is written and the head is reached.
-async fn follow(store: Arc<dyn eventcore::Backend>, all_written: CancellationToken) -> Result<u64, Failure> {
-    let mut log = store.watch_log();
-    let mut after: Option<GlobalPosition> = None;
-    let mut seen = 0;
-    let mut patience = None;
-    loop {
-        // Asked before the page is read, so that a page read after the last answer has to be there.
-        let finished = all_written.is_cancelled();
-        let head = if finished { store.head().await? } else { None };
-        let page = store.read_page(&EventFilter::all(), after, PageSize::default()).await?;
-        after = page.position().or(after);
-        seen += page.events.len() as u64;
-        if finished && after >= head {
-            return Ok(seen);
-        }
-        if !page.more {
-            // Whatever it saw until then is compared, and what is missing told.
-            if finished && patience.get_or_insert_with(Instant::now).elapsed() > PATIENCE {
-                return Ok(seen);
-            }
-            let _ = tokio::time::timeout(Duration::from_millis(50), log.changed()).await;
-        }
-    }
 }
 
 /// 64 sessions that insert a row each, with its condition, in a statement and a transaction of its own.

@@ -5,6 +5,7 @@ mod deposits;
 mod fleet;
 mod follow;
 mod follow_raw;
+mod follower;
 mod growth;
 mod hot;
 mod idle;

@@ -1,6 +1,7 @@
 //! W8: nothing is missed, timed. Writers of two instances append one to three events at a time while a follower of a third
 //! reads pages of seven; it has to see every acknowledged event once and in order.
 
+use super::follower::follow;
 use crate::Failure;
 use crate::check::broken;
 use crate::domain::Account;
@@ -8,16 +9,13 @@ use crate::lab::{self, Lab};
 use crate::outcome::{Case, Outcome};
 use crate::place::Place;
 use crate::timing::{Call, Timed, closed_loop};
-use eventcore::{Backend, EventFilter, GlobalPosition, PageSize};
+use eventcore::{Backend, GlobalPosition, PageSize};
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 const WRITERS: usize = 16;
 const PAGE: u32 = 7;
-/// How long the last events may take to become visible after the last answer.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 type Positions = Arc<Mutex<BTreeSet<GlobalPosition>>>;
 
@@ -33,7 +31,7 @@ pub(crate) async fn run(lab: &Lab, done: &mut dyn FnMut(Outcome)) -> Result<(), 
     let acknowledged = Positions::default();
     let before = lab.meter.start();
     let all_written = CancellationToken::new();
-    let following = tokio::spawn(follow(Arc::clone(&follower), all_written.clone()));
+    let following = tokio::spawn(watch(Arc::clone(&follower), all_written.clone()));
     let written = {
         let (writers, acknowledged) = (writers.clone(), Arc::clone(&acknowledged));
         closed_loop(WRITERS, &lab.until(lab.time, u64::MAX), move |writer| {
@@ -64,36 +62,18 @@ pub(crate) async fn run(lab: &Lab, done: &mut dyn FnMut(Outcome)) -> Result<(), 
     Ok(())
 }
 
-/// Follows until everything is written and the end of the log is reached and seen.
-async fn follow(store: Arc<dyn Backend>, all_written: CancellationToken) -> Result<BTreeSet<GlobalPosition>, Failure> {
-    let mut log = store.watch_log();
+/// What the follower saw, once and in order.
+async fn watch(store: Arc<dyn Backend>, all_written: CancellationToken) -> Result<BTreeSet<GlobalPosition>, Failure> {
     let mut seen = BTreeSet::new();
-    let mut after = None;
-    let mut patience = None;
-    loop {
-        // Asked before the page is read: what is acknowledged by then has to be at or below the head.
-        let finished = all_written.is_cancelled();
-        let head = if finished { store.head().await? } else { None };
-        let page = store.read_page(&EventFilter::all(), after, PageSize::try_new(PAGE)?).await?;
-        after = page.position().or(after);
-        for event in page.events {
-            if seen.last().is_some_and(|last| *last >= event.position()) {
-                return Err(broken(format!("position {} came out of order", event.position())));
-            }
-            seen.insert(event.position());
+    follow(store, PageSize::try_new(PAGE)?, all_written, |event| {
+        if seen.last().is_some_and(|last| *last >= event.position()) {
+            return Err(broken(format!("position {} came out of order", event.position())));
         }
-        if finished && after >= head {
-            return Ok(seen);
-        }
-        if !page.more {
-            // Whatever it saw until then is compared, and what is missing told.
-            if finished && patience.get_or_insert_with(Instant::now).elapsed() > PATIENCE {
-                return Ok(seen);
-            }
-            // A wake-up may come late; the follower also looks by itself.
-            let _ = tokio::time::timeout(Duration::from_millis(50), log.changed()).await;
-        }
-    }
+        seen.insert(event.position());
+        Ok(())
+    })
+    .await?;
+    Ok(seen)
 }
 
 fn lock(positions: &Positions) -> std::sync::MutexGuard<'_, BTreeSet<GlobalPosition>> {
