@@ -49,6 +49,9 @@ pub(crate) struct Cli {
     /// How many events are in the stores of W9, in rising order; W10 takes the last
     #[arg(long, value_name = "N,..", value_delimiter = ',', default_value = "10000,100000")]
     pub(crate) sizes: Vec<NonZeroU32>,
+    /// Measures the library alone, for a profile of it
+    #[arg(long)]
+    pub(crate) without_limits: bool,
     /// The file that the bank imports; see `bank import --help`
     #[arg(long, value_name = "FILE", required_if_eq("workloads", "import"))]
     pub(crate) input: Option<PathBuf>,

@@ -3,7 +3,7 @@
 use crate::Failure;
 use crate::check::{Expected, check};
 use crate::domain::{Account, Entry, LedgerEvent};
-use crate::outcome::Throughput;
+use crate::outcome::{Limit, Throughput};
 use crate::place::Place;
 use crate::raw::{Insert, Raw, RawRows};
 use crate::resources::Meter;
@@ -31,6 +31,8 @@ pub(crate) struct Lab {
     pub(crate) sizes: Vec<u32>,
     /// What the bank imports.
     pub(crate) input: Option<PathBuf>,
+    /// Whether what storage and driver can do is measured too.
+    pub(crate) limits: bool,
     pub(crate) stop: CancellationToken,
     pub(crate) progress: ProgressBar,
 }
@@ -44,6 +46,16 @@ impl Lab {
 
     pub(crate) fn until(&self, time: Duration, calls: u64) -> Until {
         Until { time, calls, stop: self.stop.clone() }
+    }
+
+    /// What the library is held against, if that is wanted.
+    pub(crate) async fn limit<L: Into<Limit>>(
+        &self,
+        what: impl Into<String>,
+        measure: impl AsyncFnOnce() -> Result<L, Failure>,
+    ) -> Result<Option<Limit>, Failure> {
+        self.stage(what)?;
+        if self.limits { Ok(Some(measure().await?.into())) } else { Ok(None) }
     }
 
     /// Repeats `work` for the time of a measurement; each call does `operations`.

@@ -58,6 +58,7 @@ async fn run(cli: Cli) -> Result<ExitCode, Failure> {
         time: cli.seconds,
         events: cli.events.get(),
         input: cli.input,
+        limits: !cli.without_limits,
         sizes: cli.sizes.iter().map(|size| size.get()).collect(),
         stop,
         progress: progress_bar(u64::from(cli.runs.get()) * workloads.len() as u64),

@@ -62,6 +62,18 @@ pub(crate) enum Limit {
     Latency(Percentiles),
 }
 
+impl From<Throughput> for Limit {
+    fn from(throughput: Throughput) -> Self {
+        Self::Throughput(throughput)
+    }
+}
+
+impl From<Percentiles> for Limit {
+    fn from(latency: Percentiles) -> Self {
+        Self::Latency(latency)
+    }
+}
+
 /// How fast, and for how much.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(crate) struct Throughput {

@@ -3,7 +3,7 @@
 use crate::Failure;
 use crate::domain::Account;
 use crate::lab::{self, Lab};
-use crate::outcome::{Case, Limit, Outcome};
+use crate::outcome::{Case, Outcome};
 use crate::raw::Insert;
 
 const ACCOUNTS: u32 = 1_000;
@@ -25,9 +25,12 @@ pub(crate) async fn run(lab: &Lab, done: &mut dyn FnMut(Outcome)) -> Result<(), 
         let cost = lab.meter.spent(before);
         let commits = lab.verify(&store, None, timed.done, i64::try_from(timed.done)?).await?;
         store.close().await?;
-        lab.stage(format!("W4 limit, {events} at once"))?;
-        let limit = lab.raw_inserts(ACCOUNTS, size as usize, Insert::Plain).await?;
-        done(Outcome::new(case, &timed, cost).group(commits).against(Some(Limit::Throughput(limit))));
+        let limit = lab
+            .limit(format!("W4 limit, {events} at once"), async || {
+                lab.raw_inserts(ACCOUNTS, size as usize, Insert::Plain).await
+            })
+            .await?;
+        done(Outcome::new(case, &timed, cost).group(commits).against(limit));
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use super::call;
 use crate::Failure;
 use crate::domain::{Account, Deposit};
 use crate::lab::Lab;
-use crate::outcome::{Case, Limit, Outcome};
+use crate::outcome::{Case, Outcome};
 use crate::raw::Insert;
 use crate::resources::Cost;
 use crate::timing::{Timed, closed_loop};
@@ -21,12 +21,15 @@ const WARMERS: usize = 64;
 
 pub(crate) async fn run(lab: &Lab, done: &mut dyn FnMut(Outcome)) -> Result<(), Failure> {
     for callers in lab.concurrency.iter().map(|callers| callers.get()) {
-        lab.stage(format!("W1 limit, {callers} rows at once"))?;
-        let limit = Limit::Throughput(lab.raw_inserts(ACCOUNTS, callers, Insert::Conditional).await?);
+        let limit = lab
+            .limit(format!("W1 limit, {callers} rows at once"), async || {
+                lab.raw_inserts(ACCOUNTS, callers, Insert::Conditional).await
+            })
+            .await?;
         for (what, states) in [("deposits, 10,000 accounts", 0), ("the same with a state cache", ACCOUNTS as usize)] {
             let case = Case::new("W1", what, callers);
             let (timed, cost, commits) = measure(lab, callers, states).await?;
-            done(Outcome::new(case, &timed, cost).group(commits).against(Some(limit)));
+            done(Outcome::new(case, &timed, cost).group(commits).against(limit));
         }
     }
     Ok(())

@@ -5,7 +5,7 @@ use crate::Failure;
 use crate::check::broken;
 use crate::domain::Account;
 use crate::lab::{self, Lab};
-use crate::outcome::{Case, Limit, Outcome, Throughput};
+use crate::outcome::{Case, Outcome, Throughput};
 use crate::place::Place;
 use crate::raw::{Insert, Raw, RawPostgres, RawRows};
 use crate::resources::Cost;
@@ -26,9 +26,8 @@ pub(crate) async fn run(lab: &Lab, done: &mut dyn FnMut(Outcome)) -> Result<(), 
     }
     let case = Case::new("W11", "64 stores, followed by another", STORES);
     let (timed, cost, commits) = measure(lab).await?;
-    lab.stage("W11 limit, 64 sessions")?;
-    let limit = limit(lab, &lab.until(lab.time, u64::MAX)).await?;
-    done(Outcome::new(case, &timed, cost).group(commits).against(Some(Limit::Throughput(limit))));
+    let limit = lab.limit("W11 limit, 64 sessions", async || limit(lab, &lab.until(lab.time, u64::MAX)).await).await?;
+    done(Outcome::new(case, &timed, cost).group(commits).against(limit));
     Ok(())
 }
 

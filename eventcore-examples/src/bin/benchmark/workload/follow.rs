@@ -6,7 +6,7 @@ use crate::Failure;
 use crate::check::broken;
 use crate::domain::{Account, LedgerEvent};
 use crate::lab::{self, Lab};
-use crate::outcome::{Case, Limit, Outcome, Percentiles};
+use crate::outcome::{Case, Outcome, Percentiles};
 use crate::place::Place;
 use crate::timing::Timed;
 use eventcore::{
@@ -29,8 +29,12 @@ const PATIENCE: Duration = Duration::from_secs(10);
 type Seen = (GlobalPosition, Instant);
 
 pub(crate) async fn run(lab: &Lab, done: &mut dyn FnMut(Outcome)) -> Result<(), Failure> {
-    lab.stage("W6 limit")?;
-    let limit = Percentiles::of(&follow_raw::measure(lab).await?.latency).map(Limit::Latency);
+    let limit = lab
+        .limit("W6 limit", async || {
+            let timed = follow_raw::measure(lab).await?;
+            Percentiles::of(&timed.latency).ok_or_else(|| "the limit of W6 saw nothing".into())
+        })
+        .await?;
     let mut follower = async |what: &str, follow: Follow, foreign: bool| {
         lab.stage(format!("W6, {what}"))?;
         let case = Case::new("W6", what, 1);

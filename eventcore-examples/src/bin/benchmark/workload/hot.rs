@@ -4,7 +4,7 @@ use super::{call, deposits::left};
 use crate::Failure;
 use crate::domain::{Account, Deposit};
 use crate::lab::Lab;
-use crate::outcome::{Case, Limit, Outcome};
+use crate::outcome::{Case, Outcome};
 use crate::raw::Insert;
 use crate::resources::Cost;
 use crate::timing::{Timed, closed_loop};
@@ -35,8 +35,8 @@ pub(crate) async fn run(lab: &Lab, done: &mut dyn FnMut(Outcome)) -> Result<(), 
         commits += lab.verify(&store, None, timed.done, i64::try_from(timed.done)?).await?;
         store.close().await?;
     }
-    lab.stage("W3 limit, 16 rows at once")?;
-    let limit = lab.raw_inserts(1, WRITERS, Insert::Plain).await?;
-    done(Outcome::new(case, &total, cost).group(commits).against(Some(Limit::Throughput(limit))));
+    let limit =
+        lab.limit("W3 limit, 16 rows at once", async || lab.raw_inserts(1, WRITERS, Insert::Plain).await).await?;
+    done(Outcome::new(case, &total, cost).group(commits).against(limit));
     Ok(())
 }

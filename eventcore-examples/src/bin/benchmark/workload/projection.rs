@@ -4,7 +4,7 @@ use crate::Failure;
 use crate::check::broken;
 use crate::domain::Balances;
 use crate::lab::Lab;
-use crate::outcome::{Case, Limit, Outcome, Throughput};
+use crate::outcome::{Case, Outcome, Throughput};
 use crate::resources::Cost;
 use crate::timing::Timed;
 use eventcore::{ProjectionConfig, ProjectionName, Projector, reset_projection, run_projection};
@@ -36,15 +36,19 @@ pub(crate) async fn run(lab: &Lab, done: &mut dyn FnMut(Outcome)) -> Result<(), 
     }
     store.close().await?;
 
-    lab.stage("W5 limit, filling its table")?;
+    let limit = lab.limit("W5 limit, filling its table", async || limit(lab).await).await?;
+    done(Outcome::new(case, &total, cost).against(limit));
+    Ok(())
+}
+
+async fn limit(lab: &Lab) -> Result<Throughput, Failure> {
+    let events = lab.events;
     let mut raw = lab.place.raw(ACCOUNTS).await?;
     lab.fill_raw(&mut raw, events, ACCOUNTS).await?;
     lab.stage("W5 limit")?;
     let before = lab.meter.start();
-    let limit = lab.repeat(u64::from(events), async || check("the limit", &raw.fold_all().await?, events)).await?;
-    let limit = Throughput::of(&limit, lab.meter.spent(before));
-    done(Outcome::new(case, &total, cost).against(Some(Limit::Throughput(limit))));
-    Ok(())
+    let timed = lab.repeat(u64::from(events), async || check("the limit", &raw.fold_all().await?, events)).await?;
+    Ok(Throughput::of(&timed, lab.meter.spent(before)))
 }
 
 /// Every event deposited 1.

@@ -4,7 +4,7 @@ use super::{call, deposits::left};
 use crate::Failure;
 use crate::domain::{Account, Transfer};
 use crate::lab::{self, Lab};
-use crate::outcome::{Case, Limit, Outcome};
+use crate::outcome::{Case, Outcome};
 use crate::raw::Insert;
 use crate::resources::Cost;
 use crate::timing::{Timed, closed_loop};
@@ -18,9 +18,12 @@ pub(crate) async fn run(lab: &Lab, done: &mut dyn FnMut(Outcome)) -> Result<(), 
     for callers in lab.concurrency.iter().map(|callers| callers.get()) {
         let case = Case::new("W2", "transfers, 1,000 accounts", callers);
         let (timed, cost, commits) = measure(lab, callers).await?;
-        lab.stage(format!("W2 limit, {callers} times two rows at once"))?;
-        let limit = lab.raw_inserts(ACCOUNTS, 2 * callers, Insert::Conditional).await?.grouped(2);
-        done(Outcome::new(case, &timed, cost).group(commits).against(Some(Limit::Throughput(limit))));
+        let limit = lab
+            .limit(format!("W2 limit, {callers} times two rows at once"), async || {
+                Ok(lab.raw_inserts(ACCOUNTS, 2 * callers, Insert::Conditional).await?.grouped(2))
+            })
+            .await?;
+        done(Outcome::new(case, &timed, cost).group(commits).against(limit));
     }
     Ok(())
 }
