@@ -26,6 +26,8 @@ pub(crate) use event_columns;
 pub(crate) struct Names {
     types: Kept<EventType>,
     streams: Kept<StreamId>,
+    /// The number of the stream that was looked up last.
+    looked_up: i64,
     /// The metadata read last: all events of one command have the same.
     metadata: Option<(String, EventMetadata)>,
     /// The time read last: all events of one commit have the same.
@@ -56,6 +58,9 @@ impl EventKey {
 }
 
 impl Names {
+    /// So many streams are looked up at once if they are met one after the other.
+    const LOOKED_UP_TOGETHER: i64 = 256;
+
     /// The event of a row with the columns of [`event_columns`].
     pub(crate) fn event(&mut self, connection: &Connection, row: &Row<'_>) -> Result<RecordedEvent, EventStoreError> {
         let key = EventKey::of(row)?;
@@ -125,13 +130,37 @@ impl Names {
     }
 
     pub(crate) fn stream(&mut self, connection: &Connection, id: i64) -> Result<StreamId, EventStoreError> {
-        let select = "select name from eventcore_streams where id = ?1";
-        self.streams.get_or_find(id, || name(connection, select, id, stream_id))
+        if let Some(name) = self.streams.get(id) {
+            return Ok(name.clone());
+        }
+        // Who reads a log from its beginning meets streams in the order of their numbers: the next ones are looked up with it.
+        let count = if id == self.looked_up + 1 { Self::LOOKED_UP_TOGETHER } else { 1 };
+        let select = "select id, name from eventcore_streams where id >= ?1 order by id limit ?2";
+        let mut select = connection.prepare_cached(select).map_err(store_error)?;
+        let mut rows = select.query([id, count]).map_err(store_error)?;
+        let mut wanted = None;
+        while let Some(row) = rows.next().map_err(store_error)? {
+            let (found, name) = (integer(row, 0)?, stream_id(row.get_ref(1).map_err(store_error)?)?);
+            if found == id {
+                wanted = Some(name.clone());
+            }
+            self.streams.keep(found, name);
+            self.looked_up = found;
+        }
+        wanted.ok_or_else(|| missing_name(id))
     }
 
     fn event_type(&mut self, connection: &Connection, id: i64) -> Result<EventType, EventStoreError> {
-        let select = "select name from eventcore_event_types where id = ?1";
-        self.types.get_or_find(id, || name(connection, select, id, event_type))
+        if let Some(name) = self.types.get(id) {
+            return Ok(name.clone());
+        }
+        let mut select =
+            connection.prepare_cached("select name from eventcore_event_types where id = ?1").map_err(store_error)?;
+        let mut rows = select.query([id]).map_err(store_error)?;
+        let row = rows.next().map_err(store_error)?.ok_or_else(|| missing_name(id))?;
+        let name = event_type(row.get_ref(0).map_err(store_error)?)?;
+        self.types.keep(id, name.clone());
+        Ok(name)
     }
 
     fn recorded_at(&mut self, micros: i64) -> Result<Timestamp, EventStoreError> {
@@ -159,28 +188,29 @@ impl Names {
 }
 
 impl<T: Clone> Kept<T> {
-    /// How many names are kept. Those whose numbers are so far apart take each other's place.
-    const PLACES: i64 = 1 << 15;
+    /// How many names are kept, 5 MiB and what is longer than 23 bytes. Those whose numbers are so far apart take each other's
+    /// place.
+    const PLACES: i64 = 1 << 17;
 
-    fn get_or_find(
-        &mut self,
-        id: i64,
-        find: impl FnOnce() -> Result<T, EventStoreError>,
-    ) -> Result<T, EventStoreError> {
-        let place = (id & (Self::PLACES - 1)) as usize;
-        if let Some(Some((kept, name))) = self.0.get(place)
-            && *kept == id
-        {
-            return Ok(name.clone());
+    fn get(&self, id: i64) -> Option<&T> {
+        match self.0.get(Self::place(id)) {
+            Some(Some((kept, name))) if *kept == id => Some(name),
+            _ => None,
         }
-        let name = find()?;
+    }
+
+    fn keep(&mut self, id: i64, name: T) {
+        let place = Self::place(id);
         if self.0.len() <= place {
             self.0.resize(place + 1, None);
         }
         if let Some(kept) = self.0.get_mut(place) {
-            *kept = Some((id, name.clone()));
+            *kept = Some((id, name));
         }
-        Ok(name)
+    }
+
+    const fn place(id: i64) -> usize {
+        (id & (Self::PLACES - 1)) as usize
     }
 }
 
@@ -211,18 +241,8 @@ impl Default for Payloads {
     }
 }
 
-fn name<T>(
-    connection: &Connection,
-    select: &str,
-    id: i64,
-    read: impl FnOnce(ValueRef<'_>) -> Result<T, EventStoreError>,
-) -> Result<T, EventStoreError> {
-    let mut select = connection.prepare_cached(select).map_err(store_error)?;
-    let mut rows = select.query([id]).map_err(store_error)?;
-    let row = rows.next().map_err(store_error)?;
-    let row =
-        row.ok_or_else(|| EventStoreError::corrupt(format!("an event refers to the name {id}, which is missing")))?;
-    read(row.get_ref(0).map_err(store_error)?)
+fn missing_name(id: i64) -> EventStoreError {
+    EventStoreError::corrupt(format!("an event refers to the name {id}, which is missing"))
 }
 
 pub(crate) fn stream_id(value: ValueRef<'_>) -> Result<StreamId, EventStoreError> {
@@ -284,25 +304,63 @@ fn blob<'a>(row: &'a Row<'_>, index: usize) -> Result<&'a [u8], EventStoreError>
 
 #[cfg(test)]
 mod tests {
-    use super::Kept;
+    use super::{Kept, Names};
+    use rusqlite::Connection;
 
     #[test]
     fn names_whose_numbers_share_a_place_are_not_confused() {
         let mut names = Kept::default();
-        let mut name = |id: i64| names.get_or_find(id, || Ok(id.to_string())).unwrap();
         for id in [1, 1 + Kept::<String>::PLACES, 1, 7, -1, 1 + 5 * Kept::<String>::PLACES, 7] {
-            assert_eq!(name(id), id.to_string());
+            if let Some(name) = names.get(id) {
+                assert_eq!(name, &id.to_string());
+            }
+            names.keep(id, id.to_string());
+            assert_eq!(names.get(id), Some(&id.to_string()));
         }
     }
 
     #[test]
-    fn a_name_that_is_kept_is_not_looked_for() {
+    fn as_many_names_are_kept_as_there_are_places() {
         let mut names = Kept::default();
-        for id in 1..=Kept::<String>::PLACES {
-            names.get_or_find(id, || Ok(id.to_string())).unwrap();
+        (1..=Kept::<i64>::PLACES).for_each(|id| names.keep(id, id));
+        assert!((1..=Kept::<i64>::PLACES).all(|id| names.get(id) == Some(&id)));
+    }
+
+    /// A table of streams called `old-<number>`, with gaps.
+    fn streams(numbers: impl Iterator<Item = i64>) -> Connection {
+        let connection = Connection::open_in_memory().unwrap();
+        connection
+            .execute_batch("create table eventcore_streams (id integer primary key, name text not null)")
+            .unwrap();
+        for id in numbers {
+            connection.execute("insert into eventcore_streams values (?1, 'old-' || ?1)", [id]).unwrap();
         }
-        for id in 1..=Kept::<String>::PLACES {
-            assert_eq!(names.get_or_find(id, || panic!("{id} is kept")).unwrap(), id.to_string());
+        connection
+    }
+
+    #[test]
+    fn streams_met_in_order_are_looked_up_together_and_others_one_by_one() {
+        let connection = streams(1..=2_000);
+        let mut names = Names::default();
+        let mut name = |id| names.stream(&connection, id).unwrap().to_string();
+        assert_eq!((name(1_000), name(10), name(11)), ("old-1000".into(), "old-10".into(), "old-11".into()));
+        connection.execute_batch("update eventcore_streams set name = 'new-' || id").unwrap();
+        // What was looked up before has its old name here.
+        let old = 11 + Names::LOOKED_UP_TOGETHER;
+        assert_eq!(
+            (name(1_001), name(9), name(old - 1)),
+            ("new-1001".into(), "new-9".into(), format!("old-{}", old - 1))
+        );
+        assert_eq!((name(old), name(1_002)), (format!("new-{old}"), "new-1002".into()));
+    }
+
+    #[test]
+    fn a_stream_that_is_missing_is_told_and_no_other_taken_for_it() {
+        let connection = streams((1..=10).chain(12..=20));
+        let mut names = Names::default();
+        for id in [11, 1, 2, 11, 21] {
+            let there = id < 11;
+            assert_eq!(names.stream(&connection, id).is_ok(), there, "{id}");
         }
     }
 }
