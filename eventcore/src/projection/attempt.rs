@@ -13,8 +13,8 @@ pub(super) enum Failed<E> {
 
 /// Decodes and applies an event, which may be `decoded` already.
 ///
-/// It is decoded no sooner than here, unless the run had to wait for its checkpoint: what was decoded long before it is needed has left
-/// the processor's cache, and takes memory until then.
+/// It is decoded no sooner than here, unless the run had to wait for its checkpoint: what was decoded long before it is
+/// needed has left the processor's cache, and takes memory until then.
 pub(super) async fn apply<P: Projector>(
     projector: &mut P,
     event: &RecordedEvent,
