@@ -3,7 +3,7 @@
 use eventcore::Backend;
 use eventcore_memory::MemoryEventStore;
 use eventcore_postgres::{PostgresConfig, PostgresEventStore};
-use eventcore_sqlite::SqliteEventStore;
+use eventcore_sqlite::{SqliteConfig, SqliteEventStore};
 use std::error::Error as StdError;
 use std::fmt;
 use std::path::PathBuf;
@@ -121,36 +121,40 @@ impl OpenStore {
 
 /// There is nothing at the path.
 #[derive(Debug, Error)]
-#[error("there is no such file; opening an account makes one")]
+#[error("there is no such file")]
 struct NoFile;
 
-impl StoreUrl {
-    /// Makes sure that opening the store would not make a new one, as far as that can be told without opening it.
-    ///
-    /// # Errors
-    /// [`ConnectError`] if there is no file.
-    pub fn must_exist(&self) -> Result<(), ConnectError> {
-        match self {
-            Self::Sqlite(path) if !path.exists() => Err(ConnectError { url: self.clone(), source: NoFile.into() }),
-            _ => Ok(()),
-        }
-    }
-}
-
-/// Opens the store that a URL names.
+/// Opens the store that a URL names, and makes it if it does not exist.
 ///
 /// # Errors
 /// [`ConnectError`] with what the adapter says.
 pub async fn open(url: &StoreUrl) -> Result<OpenStore, ConnectError> {
+    open_or_make(url, true).await
+}
+
+/// Opens the store that a URL names. It has to be there, and as this version of the library needs it.
+///
+/// # Errors
+/// [`ConnectError`] if it is not, and with what the adapter says.
+pub async fn open_existing(url: &StoreUrl) -> Result<OpenStore, ConnectError> {
+    match url {
+        StoreUrl::Sqlite(path) if !path.exists() => Err(ConnectError { url: url.clone(), source: NoFile.into() }),
+        _ => open_or_make(url, false).await,
+    }
+}
+
+async fn open_or_make(url: &StoreUrl, make: bool) -> Result<OpenStore, ConnectError> {
     let failed = |source| ConnectError { url: url.clone(), source };
     match url {
         StoreUrl::Memory => Ok(OpenStore::Memory(MemoryEventStore::new())),
-        StoreUrl::Sqlite(path) => match SqliteEventStore::open(path).await {
-            Ok(store) => Ok(OpenStore::Sqlite(store)),
-            Err(source) => Err(failed(source.into())),
-        },
+        StoreUrl::Sqlite(path) => {
+            match SqliteEventStore::open_with(path, SqliteConfig::default().create_if_missing(make)).await {
+                Ok(store) => Ok(OpenStore::Sqlite(store)),
+                Err(source) => Err(failed(source.into())),
+            }
+        }
         StoreUrl::Postgres(database) => {
-            let config = PostgresConfig::default().migrate_on_connect(true);
+            let config = PostgresConfig::default().migrate_on_connect(make);
             match PostgresEventStore::connect(database, config).await {
                 Ok(store) => Ok(OpenStore::Postgres(store)),
                 Err(source) => Err(failed(source.into())),

@@ -17,4 +17,4 @@ mod chain;
 mod connect;
 
 pub use chain::chain;
-pub use connect::{ConnectError, OpenStore, StoreUrl, UnknownStore, connect, open};
+pub use connect::{ConnectError, OpenStore, StoreUrl, UnknownStore, connect, open, open_existing};

@@ -26,7 +26,7 @@ pub struct MemoryEventStore {
 /// The limits of a [`MemoryEventStore`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemoryConfig {
-    /// How large an event and an append may be.
+    /// How large an event and an append may be. Default 1 MiB and 16 MiB.
     pub limits: AppendLimits,
     /// The most events that one consistent read may bring. Default 1,000,000.
     pub max_read_events: usize,

@@ -77,8 +77,9 @@ impl PostgresConfig {
         self
     }
 
-    /// The most connections of the pool that [`connect`](crate::PostgresEventStore::connect) makes, at least 2; two more
-    /// are held for wake-up and leadership. Default 10. Not used with a pool of the caller's.
+    /// The most connections of the pool that [`connect`](crate::PostgresEventStore::connect) makes, at least 2, and 3 for
+    /// exactly-once projections; two more are held for wake-up and leadership. Default 10. Not used with a pool of the
+    /// caller's.
     #[must_use]
     pub fn max_connections(mut self, connections: u32) -> Self {
         self.max_connections = connections.max(2);

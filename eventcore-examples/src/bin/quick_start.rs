@@ -148,7 +148,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     assert_eq!((outcome.projector.of(&alice), outcome.projector.of(&bob)), (30, 70));
     println!("alice has {}, bob has {}", outcome.projector.of(&alice), outcome.projector.of(&bob));
 
-    // Whatever was answered is durable already; closing tidies up, so that one file is left.
+    // Whatever was answered is durable already; closing tidies up.
     store.close().await?;
     Ok(())
 }

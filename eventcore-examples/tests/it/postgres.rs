@@ -39,6 +39,11 @@ async fn an_import_killed_and_run_again_gives_the_same_bank() {
     fs::write(&path, file.text()).unwrap();
     let path = path.to_str().unwrap();
 
+    let looked = bank(&url, &["balances"]).output().unwrap();
+    assert_eq!(said(&looked), (String::new(), Some(1)), "looking at a database without a store");
+    let made = PostgresEventStore::connect(&url, PostgresConfig::default()).await;
+    assert!(made.is_err(), "looking made a store");
+
     for round in 1..=2 {
         let mut import = bank(&url, &["import", path]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         wait_for_head(&url, round * 300).await;

@@ -524,7 +524,7 @@ fn looking_at_a_store_that_does_not_exist_makes_none() {
     for arguments in [&["balances"][..], &["watch"], &["projections"], &["rebuild"], &["history", "alice"]] {
         let answer = bank.run(arguments);
         assert_eq!((answer.status, answer.stdout.as_str()), (Some(1), ""), "{arguments:?}");
-        let said = "bank: cannot open sqlite:bank.db: there is no such file; opening an account makes one\n";
+        let said = "bank: cannot open sqlite:bank.db: there is no such file\n";
         assert_eq!(answer.stderr, said, "{arguments:?}");
     }
     assert_eq!(fs::read_dir(bank.directory.path()).unwrap().count(), 0, "nothing was made");

@@ -30,6 +30,9 @@ impl CommandContext {
     }
 
     /// Gives the command an identity: executed again, even at once elsewhere, it has no second effect.
+    ///
+    /// Another type of command or other streams under the same id are an error. Other values are not noticed: the command
+    /// counts as executed.
     #[must_use]
     pub fn command_id(mut self, id: CommandId) -> Self {
         self.command_id = Some(id);

@@ -90,11 +90,56 @@ impl<S: EventStore> CommandExecutor<S> {
     /// the log may be set back under a running process, as by a failover to a replica that lags: events that are lost then
     /// stay in states until the process starts anew.
     ///
+    /// Commands that do not say so themselves are executed as without it:
+    ///
     /// ```
-    /// # use eventcore::CommandExecutor;
+    /// # use eventcore::*;
     /// # use eventcore_memory::MemoryEventStore;
+    /// # use std::convert::Infallible;
+    /// # #[derive(serde::Serialize, serde::Deserialize, Event)]
+    /// # #[event(namespace = "counter")]
+    /// # enum Counted { Once }
+    /// #[derive(Debug, Default, Clone)]
+    /// struct Count(u64);
+    ///
+    /// impl StreamState for Count {
+    ///     type Event = Counted;
+    ///
+    ///     fn apply(&mut self, _: &RecordedEvent<Counted>) {
+    ///         self.0 += 1;
+    ///     }
+    /// }
+    ///
+    /// #[derive(Command)]
+    /// struct CountUp {
+    ///     #[stream]
+    ///     counter: StreamId,
+    /// }
+    ///
+    /// impl CommandLogic for CountUp {
+    ///     type Event = Counted;
+    ///     type State = Count;
+    ///     type Error = Infallible;
+    ///
+    ///     fn state_fold() -> StateFold<Self> {
+    ///         StateFold::by_state().timeless()
+    ///     }
+    ///
+    ///     fn apply(&self, count: &mut Count, event: &RecordedEvent<Counted>) {
+    ///         StreamState::apply(count, event);
+    ///     }
+    ///
+    ///     fn handle(&self, _: &Count, streams: &CountUpStreams) -> Result<NewEvents<Self>, Infallible> {
+    ///         Ok(NewEvents::new().append(&streams.counter, Counted::Once))
+    ///     }
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// let executor = CommandExecutor::new(MemoryEventStore::new()).state_cache(10_000);
-    /// # drop(executor);
+    /// executor.execute(CountUp { counter: StreamId::new("visits")? }).await?;
+    /// # Ok(())
+    /// # }
     /// ```
     #[must_use]
     pub fn state_cache(mut self, states: usize) -> Self {

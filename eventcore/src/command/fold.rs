@@ -135,7 +135,8 @@ impl<C: CommandLogic> StateFold<C> {
         Self(Some(own(Some(codec))))
     }
 
-    /// Says that the fold looks at neither the position nor the time of an event, which only the store knows.
+    /// Says that the fold looks at neither the position nor the time of an event, which only the store knows. Without effect
+    /// on [`by_command`](Self::by_command).
     ///
     /// Then an executor with a [state cache](super::CommandExecutor::state_cache) decides commands that wait for each other
     /// on the same streams one after the other on what those before them decided, and stores all of it in one append.

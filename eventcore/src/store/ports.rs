@@ -107,6 +107,6 @@ pub trait EventReader: Send + Sync {
     fn lineage(&self) -> LineageId;
 
     /// Tells when there may be something new: at once for appends of this process, and as soon as the adapter notices for
-    /// others. It may be late or spurious, so followers also poll.
+    /// others. It may be late or spurious, so followers also look by themselves, every [`LogWatch::look_every`].
     fn watch_log(&self) -> LogWatch;
 }

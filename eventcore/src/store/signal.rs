@@ -13,7 +13,7 @@ pub struct LogSignal {
     look_every: Duration,
 }
 
-/// A signal that may be missing: followers look by themselves every 100 ms.
+/// The signal of an adapter that may not hear of everything: followers look by themselves every 100 ms.
 impl Default for LogSignal {
     fn default() -> Self {
         Self { count: Arc::new(watch::Sender::new(0)), look_every: Duration::from_millis(100) }
@@ -21,8 +21,9 @@ impl Default for LogSignal {
 }
 
 impl LogSignal {
-    /// The signal of an adapter that itself looks for whatever it may not be told of, as commits of other processes, at least
-    /// as long as the log [is watched](Self::is_watched). It looks once for all followers; they by themselves only every 5 s.
+    /// The signal of an adapter that finds by itself whatever others append, at least as long as the log
+    /// [is watched](Self::is_watched), as by looking once for all followers. These then look only every 5 s instead of every
+    /// 100 ms ([`default`](Self::default)). If the adapter does not look, an append of another process is seen up to 5 s late.
     #[must_use]
     pub fn tended() -> Self {
         Self { look_every: Duration::from_secs(5), ..Self::default() }
@@ -56,13 +57,30 @@ pub struct LogWatch {
 }
 
 impl LogWatch {
-    /// How long a follower waits at most before it looks by itself.
+    /// How long a follower waits at most before it looks by itself: 100 ms, or 5 s if the adapter
+    /// [looks for all](LogSignal::tended).
+    ///
+    /// ```
+    /// # use eventcore::{EventStoreError, LogWatch};
+    /// /// Waits for something new, or until it is time to look.
+    /// async fn changed_or_due(log: &mut LogWatch) -> Result<(), EventStoreError> {
+    ///     tokio::time::timeout(log.look_every(), log.changed()).await.unwrap_or(Ok(()))
+    /// }
+    /// ```
     #[must_use]
     pub const fn look_every(&self) -> Duration {
         self.look_every
     }
 
-    /// Has a follower look by itself after this time, as who wraps an adapter may want it.
+    /// Has this follower look by itself after this time, for adapters that wrap another one, and followers in a hurry.
+    ///
+    /// ```
+    /// # use eventcore::LogSignal;
+    /// # use std::time::Duration;
+    /// let mut watch = LogSignal::tended().watch();
+    /// watch.set_look_every(Duration::from_secs(1));
+    /// assert_eq!(watch.look_every(), Duration::from_secs(1));
+    /// ```
     pub const fn set_look_every(&mut self, interval: Duration) {
         self.look_every = interval;
     }

@@ -107,8 +107,8 @@ pub struct DurableWatcher<T, B> {
 }
 
 impl<T: StreamState, B: Backend> DurableWatcher<T, B> {
-    /// How long to wait at most before looking again, should no wake-up come. By default as the store says
-    /// ([`LogWatch::look_every`]): 5 s if it looks by itself what others commit, as all adapters of this project do, else 100 ms.
+    /// How long to wait at most before looking again, should no wake-up come. By default as the store says:
+    /// [`LogWatch::look_every`].
     #[must_use]
     pub const fn poll_interval(mut self, interval: Duration) -> Self {
         self.log.set_look_every(interval);

@@ -80,7 +80,10 @@ impl Request {
 
 #[derive(Debug, Args)]
 pub(crate) struct Import {
-    /// The file: the transaction table of the PKDD'99 financial data set
+    /// The file: the transaction table of the PKDD'99 (Berka) financial data set
+    ///
+    /// One line per transaction, fields separated by ';', the first line names them: trans_id, account_id, date (YYMMDD), type, operation,
+    /// amount, balance, k_symbol, bank, account. Lines that cannot be read are reported and left out; the exit status is 2 then.
     pub(crate) file: PathBuf,
     /// How many commands are in flight at most
     #[arg(long, value_name = "N", default_value = "256", value_parser = parse_in_flight)]

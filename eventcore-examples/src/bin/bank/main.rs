@@ -16,7 +16,7 @@ mod watch;
 use clap::Parser;
 use cli::{Cli, Request};
 use eventcore::Backend;
-use eventcore_examples::{OpenStore, StoreUrl, open};
+use eventcore_examples::{OpenStore, StoreUrl, open, open_existing};
 use output::Failure;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -68,10 +68,7 @@ async fn run(cli: Cli) -> Result<Exit, Failure> {
         return demo::run(cli.store).await;
     };
     let url = cli.store.unwrap_or_else(|| StoreUrl::Sqlite(cli::DEFAULT_FILE.into()));
-    if request.only_looks() {
-        url.must_exist()?;
-    }
-    let store = open(&url).await?;
+    let store = if request.only_looks() { open_existing(&url).await? } else { open(&url).await? };
     let backend = store.backend();
     let done = perform(request, store, Arc::clone(&backend)).await;
     // What was answered is durable already; closing waits for the rest of the store's own work.

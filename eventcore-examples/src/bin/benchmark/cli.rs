@@ -22,6 +22,7 @@ On PostgreSQL the schemas eventcore_benchmark and eventcore_benchmark_raw are dr
 Exit status:
   0    measured, and every check held
   1    it could not be measured, or a check failed; standard error says why
+  2    the command line is wrong
   130  stopped by Ctrl-C; what was measured until then is printed";
 
 /// Measures EventCore on a store, beside the limit of the storage below it.

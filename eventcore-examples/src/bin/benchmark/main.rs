@@ -20,7 +20,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use lab::{Interrupted, Lab};
 use outcome::Outcome;
 use place::Place;
-use report::Report;
+use report::{Report, is_writable};
 use std::error::Error as StdError;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -47,6 +47,10 @@ async fn run(cli: Cli) -> Result<ExitCode, Failure> {
     if cli.write_until_killed {
         workload::write_until_killed(&Place::existing(cli.store)?).await?;
         return Ok(ExitCode::SUCCESS);
+    }
+    [&cli.save, &cli.plot].into_iter().flatten().try_for_each(|path| is_writable(path))?;
+    if !cli.sizes.is_sorted_by(|smaller, larger| smaller < larger) {
+        return Err("--sizes have to rise: the first one is what the others are held against".into());
     }
     let place = Place::new(cli.store)?;
     let stop = CancellationToken::new();

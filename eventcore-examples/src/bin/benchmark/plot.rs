@@ -2,6 +2,7 @@
 
 use crate::Failure;
 use crate::outcome::{Case, Limit, Outcome, median};
+use crate::report::write;
 use std::fmt::Write;
 use std::path::Path;
 
@@ -27,7 +28,7 @@ pub(crate) fn draw(store: &str, outcomes: &[Outcome], path: &Path) -> Result<(),
         write!(svg, "<g transform=\"translate({x} {y})\">\n{}</g>\n", panel.svg())?;
     }
     svg.push_str("</svg>\n");
-    Ok(std::fs::write(path, svg)?)
+    write(path, &svg)
 }
 
 /// One picture; both axes are logarithmic, since callers, sizes, rates and times grow by factors.

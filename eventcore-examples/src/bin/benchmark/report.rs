@@ -38,7 +38,7 @@ impl Report<'_> {
     }
 
     pub(crate) fn save(&self, path: &Path) -> Result<(), Failure> {
-        Ok(std::fs::write(path, serde_json::to_string_pretty(self)?)?)
+        write(path, &serde_json::to_string_pretty(self)?)
     }
 
     /// Every run, and after several the one in the middle.
@@ -133,4 +133,17 @@ fn thousands(number: f64) -> String {
         text.push(digit);
     }
     text
+}
+
+/// Writes a file that somebody asked for.
+pub(crate) fn write(path: &Path, text: &str) -> Result<(), Failure> {
+    std::fs::write(path, text).map_err(|error| format!("cannot write {}: {error}", path.display()).into())
+}
+
+/// Makes sure of it before anything is measured.
+pub(crate) fn is_writable(path: &Path) -> Result<(), Failure> {
+    match std::fs::OpenOptions::new().create(true).append(true).open(path) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(format!("cannot write {}: {error}", path.display()).into()),
+    }
 }
