@@ -6,7 +6,7 @@ use crate::rows::{EVENT_COLUMNS, EventRows, column, int8, limit_of, number, posi
 use crate::{PostgresConfig, SchemaName};
 use eventcore::{
     AppendedEvent, CommandClaim, CommandId, EventStoreError, Fingerprint, ReadStreams, Receipt, RecordedEvent,
-    StreamId, StreamVersion, StreamsRead, Timestamp,
+    StreamId, StreamVersion, StreamsRead, Timestamp, let_callers_come,
 };
 use sqlx::AssertSqlSafe;
 use sqlx::postgres::PgRow;
@@ -46,6 +46,7 @@ impl Reads {
         tokio::spawn(async move {
             while let Some(first) = queue.recv().await {
                 let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
+                let_callers_come(|| queue.len()).await;
                 let mut group = vec![first];
                 while group.len() < Self::GROUP
                     && let Ok(queued) = queue.try_recv()

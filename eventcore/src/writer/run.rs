@@ -1,7 +1,7 @@
 //! The writer's loop, on a task or on a thread of its own.
 
 use super::handle::Queued;
-use super::{GroupAppender, GroupFailure, Verdict, WriterHandle, WriterJoin};
+use super::{GroupAppender, GroupFailure, Verdict, WriterHandle, WriterJoin, let_callers_come};
 use crate::validation::check_range;
 use crate::{EventStoreError, SharedError, ValidationError};
 use nutype::nutype;
@@ -63,6 +63,7 @@ impl<A: GroupAppender> Writer<A> {
     async fn run(mut self) {
         let mut held_over = None;
         while let Some(first) = self.next(held_over.take()).await {
+            let_callers_come(|| self.queue.len()).await;
             let (requests, replies, rest) = self.gather(first);
             held_over = rest;
             let verdicts = self.judge(&requests).await;

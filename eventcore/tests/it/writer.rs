@@ -106,6 +106,38 @@ async fn what_waits_during_a_commit_becomes_the_next_group() {
     }
 }
 
+/// A runtime's worker runs first whom it woke last: the writer, by the first caller that comes back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn callers_that_were_answered_together_come_back_as_one_group() {
+    let mut bench = bench(GroupLimits::default(), Vec::new());
+    let (writer, join) = spawn_writer(bench.appender.take().unwrap(), capacity(100));
+    bench.gate.add_permits(1_000);
+    // From the worker, so that nobody is woken by another thread in between.
+    let callers = tokio::spawn(async move {
+        let callers: Vec<_> = (0..8)
+            .map(|_| {
+                let writer = writer.clone();
+                tokio::spawn(async move {
+                    for _ in 0..20 {
+                        writer.append(request(1)).await.unwrap();
+                    }
+                })
+            })
+            .collect();
+        for caller in callers {
+            caller.await.unwrap();
+        }
+    });
+    callers.await.unwrap();
+    join.join().await.unwrap();
+    let mut groups = Vec::new();
+    while let Ok(group) = bench.groups.try_recv() {
+        groups.push(group.len());
+    }
+    assert_eq!(groups.iter().sum::<usize>(), 160);
+    assert!(groups.len() <= 40, "of one caller each: {groups:?}");
+}
+
 #[tokio::test]
 async fn a_request_of_its_own_failing_leaves_its_neighbours_alone() {
     let mut bench = bench(GroupLimits::default(), Vec::new());
