@@ -11,6 +11,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/0001_log.sql"),
     concat!(include_str!("../migrations/0002_following.sql"), include_str!("../migrations/0002_single_append.sql")),
     include_str!("../migrations/0003_group_append.sql"),
+    include_str!("../migrations/0004_group_append.sql"),
 ];
 
 /// The oldest server that is supported, as `server_version_num` tells it.

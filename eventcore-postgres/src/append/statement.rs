@@ -37,7 +37,7 @@ enum Form<'a> {
 
 impl<'a> Form<'a> {
     /// From so many events on a few queries over arrays are cheaper than a loop.
-    const MANY: usize = 5;
+    const MANY: usize = 3;
 
     fn of(group: &[&'a AppendRequest], locking: Locking) -> Self {
         if let Some(single) = Single::of(group, locking) {

@@ -114,6 +114,7 @@ async fn dumps_of_all_versions_open() {
         (include_str!("../../fixtures/schema_v1.sql"), 0),
         (include_str!("../../fixtures/schema_v2.sql"), 1),
         (include_str!("../../fixtures/schema_v3.sql"), 1),
+        (include_str!("../../fixtures/schema_v4.sql"), 1),
     ];
     for (dump, dead_letters) in dumps {
         let cluster = Cluster::start(&[("fsync", "off")]).unwrap();
