@@ -5,8 +5,8 @@ use crate::tail::Tail;
 use crate::{PostgresConfig, SchemaName};
 use sqlx::postgres::PgListener;
 use sqlx::{AssertSqlSafe, PgPool};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -20,6 +20,8 @@ pub(crate) struct Notifier {
     on: bool,
     patience: Patience,
     appended: Notify,
+    /// When it was found that nobody else listens.
+    alone_since: Mutex<Option<Instant>>,
     /// The server's process that listens for this store, or 0; nothing is sent for its sake.
     own_listener: AtomicI32,
     listening: AtomicBool,
@@ -40,16 +42,25 @@ impl Notifier {
             on: config.notifications,
             patience: Patience { retry_for: Duration::ZERO, answer_within: config.beat_interval / 2 },
             appended: Notify::new(),
+            alone_since: Mutex::default(),
             own_listener: AtomicI32::new(0),
             listening: AtomicBool::new(false),
         }
     }
 
-    /// Says that there is something to tell. Never waits.
+    /// Says that there is something to tell. Never waits, and wakes nobody while there is nobody to be told.
     pub(crate) fn appended(&self) {
-        if self.on {
+        if self.on && !self.is_alone() {
             self.appended.notify_one();
         }
+    }
+
+    fn is_alone(&self) -> bool {
+        self.alone_since().is_some_and(|since| since.elapsed() < Self::ALONE)
+    }
+
+    fn alone_since(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.alone_since.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether notifications of other processes are heard right now.
@@ -72,10 +83,9 @@ impl Notifier {
             self.schema
         )
         .into();
-        let mut alone_since: Option<Instant> = None;
         let mut sent: Option<Instant> = None;
         while stop.run_until_cancelled(self.appended.notified()).await.is_some() {
-            if alone_since.is_some_and(|since| since.elapsed() < Self::ALONE) {
+            if self.is_alone() {
                 continue;
             }
             let coalesced = sent.map(|sent| tokio::time::sleep_until(sent + Self::COALESCE));
@@ -96,7 +106,7 @@ impl Notifier {
             };
             match stop.run_until_cancelled(told).await {
                 None => return,
-                Some(Ok(told)) => alone_since = told.is_empty().then_some(asked),
+                Some(Ok(told)) => *self.alone_since() = told.is_empty().then_some(asked),
                 // They poll, so it costs them a poll interval at most.
                 Some(Err(error)) => tracing::debug!(error = &error as &dyn std::error::Error, "nobody was notified"),
             }

@@ -214,7 +214,7 @@ impl PostgresEventStore {
 
     /// Says that something was appended past this store, so that followers look at once rather than at the next poll.
     pub fn wake_followers(&self) {
-        self.0.tail.wake();
+        self.0.tail.appended();
         self.0.notifier.appended();
     }
 

@@ -94,6 +94,13 @@ impl Tail {
         }
     }
 
+    /// Says that this process appended. While nobody waits to be told, it costs nothing.
+    pub(crate) fn appended(&self) {
+        if self.signal.is_watched() {
+            self.wake();
+        }
+    }
+
     /// Says that there may be something new.
     pub(crate) fn wake(&self) {
         self.wake.notify_one();
@@ -194,8 +201,10 @@ impl Tail {
             let (demanded, listening, pause) = {
                 let state = self.state();
                 let recently = state.demanded.is_some_and(|at| at.elapsed() < Self::DEMAND);
-                let pause = failed.unwrap_or_else(|| state.pace.pause(delay));
-                (recently || self.signal.is_watched(), state.pace.is_listening(), pause)
+                let watched = self.signal.is_watched();
+                let unhurried = (!watched).then_some(self.poll_interval);
+                let pause = failed.or(unhurried).unwrap_or_else(|| state.pace.pause(delay));
+                (recently || watched, state.pace.is_listening(), pause)
             };
             let listen = demanded && listening;
             self.listen.send_if_modified(|before| std::mem::replace(before, listen) != listen);
@@ -203,7 +212,9 @@ impl Tail {
                 () = self.wake.notified() => true,
                 () = tokio::time::sleep(pause), if demanded => false,
             };
-            if !demanded && !self.signal.is_watched() {
+            // Who only reads pages asks for himself what was appended meanwhile.
+            let due = self.signal.is_watched() || (demanded && self.is_old());
+            if !due {
                 continue;
             }
             match self.refresh(Instant::now()).await {
@@ -225,6 +236,11 @@ impl Tail {
                 }
             }
         }
+    }
+
+    /// Whether nobody has asked the server for the length of the poll interval.
+    fn is_old(&self) -> bool {
+        self.state().refreshed.is_none_or(|at| at.elapsed() >= self.poll_interval)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

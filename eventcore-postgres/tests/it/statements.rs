@@ -1,7 +1,9 @@
 //! How many statements a command costs, counted on the server.
 
-use crate::fixtures::{CountBoth, CountUp, Log, PATIENCE, stream};
-use eventcore::{CommandContext, CommandExecutor, CommandId, EventFilter, EventReader, EventStore, PageSize};
+use crate::fixtures::{CountBoth, CountUp, Log, PATIENCE, append_to, stream};
+use eventcore::{
+    CommandContext, CommandExecutor, CommandId, EventFilter, EventReader, EventStore, ExpectedVersion, PageSize,
+};
 use eventcore_postgres::PostgresEventStore;
 use eventcore_testing::postgres::Cluster;
 use sqlx::Row;
@@ -101,6 +103,40 @@ async fn a_command_costs_two_statements_and_many_share_theirs() {
     }
     println!("500 polls by 100 followers at the end: {asked} statements");
     assert!(asked <= 50, "{told:#?}");
+    store.close().await.unwrap();
+}
+
+/// Who only reads a page now and then finds the end of the log when he asks; those who append do not look for it on his
+/// behalf. Who waits for news is told.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn appends_look_for_the_end_of_the_log_only_while_somebody_waits() {
+    let settings =
+        [("fsync", "off"), ("shared_preload_libraries", "pg_stat_statements"), ("pg_stat_statements.track", "top")];
+    let cluster = Cluster::start(&settings).unwrap();
+    let log = Log::at(cluster.url("postgres")).unwrap();
+    log.run("create extension pg_stat_statements").await.unwrap();
+    // What a store has found out is young for an hour, so that nobody looks because of the time.
+    let store =
+        PostgresEventStore::connect(&log.url, log.config().poll_interval(Duration::from_secs(3_600))).await.unwrap();
+    let looks = "select coalesce(sum(calls), 0)::bigint from pg_stat_statements where query like '%@.horizon(%'";
+    let append = async || store.append(append_to(&stream("a"), ExpectedVersion::Any)).await.unwrap();
+    let page = async || store.read_page(&EventFilter::all(), None, PageSize::default()).await.unwrap().events.len();
+
+    append().await;
+    assert_eq!(page().await, 1);
+    let before = log.number(looks).await;
+    for _ in 0..50 {
+        append().await;
+    }
+    assert_eq!(log.number(looks).await, before, "nobody waited");
+    assert_eq!(page().await, 51, "who reads finds what was acknowledged");
+    assert_eq!(log.number(looks).await, before + 1);
+
+    let mut watch = store.watch_log();
+    // What there was before; then what is appended now.
+    tokio::time::timeout(PATIENCE, watch.changed()).await.unwrap().unwrap();
+    append().await;
+    tokio::time::timeout(PATIENCE, watch.changed()).await.unwrap().unwrap();
     store.close().await.unwrap();
 }
 
