@@ -78,10 +78,11 @@ impl Lab {
         Ok(timed)
     }
 
-    /// How fast the raw driver inserts rows, so many at once.
+    /// How fast the raw driver inserts rows, so many at once, into accounts that have a row each.
     pub(crate) async fn raw_inserts(&self, accounts: u32, rows: usize, how: Insert) -> Result<Throughput, Failure> {
         let mut raw = self.place.raw(accounts).await?;
         let mut source = RawRows::new(accounts);
+        self.fill_raw(&mut raw, &mut source, accounts).await?;
         let before = self.meter.start();
         let timed = self.repeat(rows as u64, async || raw.insert(&source.take(rows)?, how).await).await?;
         Ok(Throughput::of(&timed, self.meter.spent(before)))
@@ -99,8 +100,7 @@ impl Lab {
     }
 
     /// The same for tables without a library.
-    pub(crate) async fn fill_raw(&self, raw: &mut Raw, events: u32, accounts: u32) -> Result<(), Failure> {
-        let mut rows = RawRows::new(accounts);
+    pub(crate) async fn fill_raw(&self, raw: &mut Raw, rows: &mut RawRows, events: u32) -> Result<(), Failure> {
         let mut left = events;
         while left > 0 && !self.stop.is_cancelled() {
             let now = left.min(FILL);

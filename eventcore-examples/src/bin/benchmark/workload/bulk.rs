@@ -14,6 +14,8 @@ pub(crate) async fn run(lab: &Lab, done: &mut dyn FnMut(Outcome)) -> Result<(), 
         let case = Case::new("W4", format!("appends of {events}"), 1);
         lab.stage(format!("W4, {events} per append"))?;
         let store = lab.place.fresh().await?;
+        lab.fill(&store, ACCOUNTS, ACCOUNTS).await?;
+        let filled = store.head().await?;
         let before = lab.meter.start();
         let timed = lab
             .repeat(u64::from(size), async || {
@@ -23,7 +25,7 @@ pub(crate) async fn run(lab: &Lab, done: &mut dyn FnMut(Outcome)) -> Result<(), 
             })
             .await?;
         let cost = lab.meter.spent(before);
-        let commits = lab.verify(&store, None, timed.done, i64::try_from(timed.done)?).await?;
+        let commits = lab.verify(&store, filled, timed.done, i64::try_from(timed.done)?).await?;
         store.close().await?;
         let limit = lab
             .limit(format!("W4 limit, {events} at once"), async || {

@@ -41,13 +41,15 @@ async fn measure(lab: &Lab, callers: usize, states: usize) -> Result<(Timed, Cos
     let mut cost = Cost::default();
     let mut commits = 0;
     while total.elapsed < lab.time {
-        lab.stage(format!("W1, {callers} callers"))?;
+        lab.stage(format!("W1, opening the accounts of {callers} callers"))?;
         let store = lab.place.fresh().await?;
         let executor = CommandExecutor::new(store.clone());
         let executor = if states > 0 { executor.state_cache(states) } else { executor };
-        // A cache is measured with something in it.
-        let known = u64::try_from(states)?;
-        if known > 0 {
+        // The accounts are there before, and what a cache keeps of them is in it.
+        let known = u64::from(ACCOUNTS);
+        if states == 0 {
+            lab.fill(&store, ACCOUNTS, ACCOUNTS).await?;
+        } else {
             let (executor, next) = (executor.clone(), Arc::new(AtomicU32::new(0)));
             closed_loop(WARMERS, &lab.until(Duration::MAX, known), move |_| {
                 let executor = executor.clone();
@@ -56,6 +58,7 @@ async fn measure(lab: &Lab, callers: usize, states: usize) -> Result<(Timed, Cos
             })
             .await?;
         }
+        lab.stage(format!("W1, {callers} callers"))?;
         let warm = lab.verify(&store, None, known, i64::try_from(known)?).await?;
         let until = lab.until(left(lab.time, total.elapsed), u64::from(ACCOUNTS * DEPTH));
         let before = lab.meter.start();

@@ -5,6 +5,7 @@ use crate::check::broken;
 use crate::domain::Balances;
 use crate::lab::Lab;
 use crate::outcome::{Case, Outcome, Throughput};
+use crate::raw::RawRows;
 use crate::resources::Cost;
 use crate::timing::Timed;
 use eventcore::{ProjectionConfig, ProjectionName, Projector, reset_projection, run_projection};
@@ -44,7 +45,7 @@ pub(crate) async fn run(lab: &Lab, done: &mut dyn FnMut(Outcome)) -> Result<(), 
 async fn limit(lab: &Lab) -> Result<Throughput, Failure> {
     let events = lab.events;
     let mut raw = lab.place.raw(ACCOUNTS).await?;
-    lab.fill_raw(&mut raw, events, ACCOUNTS).await?;
+    lab.fill_raw(&mut raw, &mut RawRows::new(ACCOUNTS), events).await?;
     lab.stage("W5 limit")?;
     let before = lab.meter.start();
     let timed = lab.repeat(u64::from(events), async || check("the limit", &raw.fold_all().await?, events)).await?;
