@@ -39,7 +39,8 @@
 //! - **Immutable**: triggers refuse to change, delete or replace events, stream names, event type names and receipts, also
 //!   to other programs that write to the file. Receipts can be deleted, which is what pruning does. Nothing keeps
 //!   a program from dropping the triggers themselves, or the tables.
-//! - **Several processes** may use one file. Followers notice what another process appended within 25 ms.
+//! - **Several processes** may use one file. Followers notice what another process appended within 25 ms; within a second, if
+//!   its sync took more than three.
 //! - **One leader** per projection, by a lock on a side file `<file>-leader-<uuid>.lock`, which the kernel releases when the
 //!   process dies. A process that is stopped (`SIGSTOP`, a debugger) keeps its leadership until it goes on or dies.
 //! - **Exactly-once** projections: [`SqliteContext`] is a transaction of the store itself.
@@ -96,6 +97,7 @@ mod receipt;
 mod schema;
 mod side;
 mod snapshot;
+mod still;
 mod store;
 mod store_file;
 mod stream;

@@ -4,33 +4,33 @@ use crate::error::store_error;
 use crate::head::Head;
 use crate::patrol::{Patrol, Round};
 use crate::read::Reader;
+use crate::still::StillLog;
 use eventcore::{EventStoreError, GlobalPosition};
+use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const SELECT_DATA_VERSION: &str = "pragma data_version";
 
 type Connect = dyn Fn() -> Result<Reader, EventStoreError> + Send + Sync;
 
-/// Asks SQLite every few milliseconds whether somebody committed, as long as somebody watches the log.
+/// Looks every few milliseconds whether somebody committed to the store at `path`, as long as somebody watches the log.
 pub(crate) fn poller(
+    path: &Path,
     interval: Duration,
     head: Arc<Head>,
     connect: impl Fn() -> Result<Reader, EventStoreError> + Send + Sync + 'static,
 ) -> Patrol {
-    let connect: Arc<Connect> = Arc::new(connect);
-    Patrol::new("eventcore-poll", interval, move || Poll {
-        head: Arc::clone(&head),
-        connect: Arc::clone(&connect),
-        reader: None,
-        seen: None,
-    })
+    let (path, connect): (_, Arc<Connect>) = (path.to_owned(), Arc::new(connect));
+    Patrol::new("eventcore-poll", interval, move || Poll::new(&path, Arc::clone(&head), Arc::clone(&connect)))
 }
 
 struct Poll {
     head: Arc<Head>,
     connect: Arc<Connect>,
+    log: StillLog,
     reader: Option<Reader>,
+    /// The number that SQLite gives to what is committed, when it was last asked for it.
     seen: Option<i64>,
 }
 
@@ -40,11 +40,7 @@ impl Round for Poll {
     }
 
     fn look(&mut self) {
-        if let Err(error) = self.announce() {
-            tracing::warn!(error = &error as &dyn std::error::Error, "cannot look for commits of other processes");
-            // The numbers of two connections cannot be compared.
-            (self.reader, self.seen) = (None, None);
-        }
+        self.look_at(Instant::now());
     }
 
     /// What is committed while nobody watches is found by the first look afterwards.
@@ -54,6 +50,21 @@ impl Round for Poll {
 }
 
 impl Poll {
+    fn new(path: &Path, head: Arc<Head>, connect: Arc<Connect>) -> Self {
+        Self { head, connect, log: StillLog::of(path), reader: None, seen: None }
+    }
+
+    fn look_at(&mut self, now: Instant) {
+        if self.log.is_still(now) && self.seen.is_some() {
+            return;
+        }
+        if let Err(error) = self.announce() {
+            tracing::warn!(error = &error as &dyn std::error::Error, "cannot look for commits of other processes");
+            // The numbers of two connections cannot be compared.
+            (self.reader, self.seen) = (None, None);
+        }
+    }
+
     /// Announces the end of the log if anybody committed since the last look.
     fn announce(&mut self) -> Result<(), EventStoreError> {
         let reader = match &mut self.reader {
@@ -77,7 +88,8 @@ impl Poll {
 
 #[cfg(test)]
 mod tests {
-    use super::{Arc, Head, Poll, Reader, Round};
+    use super::{Arc, Duration, Head, Instant, Path, Poll, Reader, Round};
+    use eventcore::LogWatch;
     use rusqlite::Connection;
     use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -95,15 +107,45 @@ mod tests {
             Ok(Reader::new(connection))
         };
         let mut watch = head.watch();
-        let mut poll = Poll { head: Arc::clone(&head), connect: Arc::new(connect), reader: None, seen: None };
+        let mut poll = Poll::new(Path::new("/nowhere"), Arc::clone(&head), Arc::new(connect));
         poll.look();
         assert!(poll.reader.is_none(), "the head of no log was read");
         poll.look();
-        let woken = tokio::select! {
+        assert!(is_woken(&mut watch).await, "nobody is told that the log reaches further");
+    }
+
+    #[tokio::test]
+    async fn the_first_look_after_a_commit_announces_it_however_still_the_log_was() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("any.db");
+        let other = Connection::open(&path).unwrap();
+        other
+            .execute_batch("pragma journal_mode = wal; create table eventcore_events (position integer primary key)")
+            .unwrap();
+        let head = Arc::new(Head::at(0));
+        let connect = {
+            let path = path.clone();
+            move || Ok(Reader::new(Connection::open(&path).unwrap()))
+        };
+        let mut poll = Poll::new(&path, Arc::clone(&head), Arc::new(connect));
+        let mut watch = head.watch();
+        let began = Instant::now();
+        poll.look_at(began);
+        for second in 1..=10 {
+            poll.look_at(began + Duration::from_secs(second));
+        }
+        let quiet = began + Duration::from_millis(10_020);
+        assert!(poll.log.is_still(quiet), "nothing has happened for seconds");
+        other.execute("insert into eventcore_events values (1)", []).unwrap();
+        poll.look_at(quiet + Duration::from_millis(20));
+        assert!(is_woken(&mut watch).await, "nobody is told of the commit");
+    }
+
+    async fn is_woken(watch: &mut LogWatch) -> bool {
+        tokio::select! {
             biased;
             changed = watch.changed() => changed.is_ok(),
             () = std::future::ready(()) => false,
-        };
-        assert!(woken, "nobody is told that the log reaches further");
+        }
     }
 }

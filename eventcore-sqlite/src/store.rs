@@ -181,7 +181,7 @@ impl Parts {
         // As many reads may wait as appends; then callers wait for room.
         let waiting = config.queue_capacity.into_inner() as usize;
         let readers = Workers::start("eventcore-read", threads, waiting, connect.clone()).map_err(failed)?;
-        let poller = poller(config.poll_interval.get(), Arc::clone(&head), connect);
+        let poller = poller(&opened.file.path, config.poll_interval.get(), Arc::clone(&head), connect);
         let index = ReadIndex::new(readers, opened.file.lineage, config.max_read_events, Arc::clone(&head), poller);
         let appender = SqliteAppender::new(reader.connection, &opened.file.path, config, Arc::clone(&gate), head);
         let (writer, join) = spawn_writer_thread(appender, config.queue_capacity, "eventcore-write").map_err(failed)?;
