@@ -73,6 +73,12 @@ impl Reader {
     ) -> Result<Begun, EventStoreError> {
         self.at_one_moment(|reader| {
             let mut result = StreamsRead::default();
+            if let Some(command_id) = request.command_id() {
+                result.receipt = receipt::find(&reader.connection, command_id)?;
+                if result.receipt.is_some() && request.is_receipt_enough() {
+                    return Ok(Begun { read: result, rest: None });
+                }
+            }
             let mut runs = 0;
             let most = if request.streams().len() == 1 { Stretch::WORTH_TWO } else { usize::MAX };
             let mut rest = None;
@@ -86,9 +92,6 @@ impl Reader {
             if runs > 1 {
                 // A stable sort merges the runs that the streams are.
                 result.events.sort_by_key(RecordedEvent::position);
-            }
-            if let Some(command_id) = request.command_id() {
-                result.receipt = receipt::find(&reader.connection, command_id)?;
             }
             Ok(Begun { read: result, rest })
         })

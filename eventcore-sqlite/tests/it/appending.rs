@@ -80,6 +80,11 @@ async fn a_command_is_executed_once() {
     let read = ReadStreams::new([stream("a")]).unwrap().with_receipt_of(Some(claim("c").command_id));
     let receipt = store.read_streams(read).await.unwrap().receipt.unwrap();
     assert_eq!(receipt.events, first.events);
+    let to_decide = |command| ReadStreams::new([stream("a")]).unwrap().unless_executed(Some(claim(command).command_id));
+    let known = store.read_streams(to_decide("c")).await.unwrap();
+    assert_eq!((known.receipt, known.events.len()), (Some(receipt), 0), "its streams were read for nothing");
+    let unknown = store.read_streams(to_decide("d")).await.unwrap();
+    assert_eq!((unknown.receipt, unknown.events.len()), (None, 1));
     assert_eq!(store.head().await.unwrap().unwrap().get(), 2);
 
     let mut other = claim("c");

@@ -62,6 +62,11 @@ pub(crate) async fn the_receipt_comes_with_the_streams(env: &Environment) -> Out
     let read = store.read_streams(request(&known)?).await?;
     ensure_eq!(read.events.len(), 1, "events read with the receipt");
     is_receipt_of(read.receipt, &known, &appended)?;
+    let to_decide =
+        |claim: &CommandClaim| checked(ReadStreams::new([a.clone()])?.unless_executed(Some(claim.command_id.clone())));
+    is_receipt_of(store.read_streams(to_decide(&known)?).await?.receipt, &known, &appended)?;
+    let read = store.read_streams(to_decide(&unknown)?).await?;
+    ensure_eq!((read.events.len(), read.versions.len()), (1, 1), "what an unknown command is decided on");
     ensure_eq!(store.read_streams(request(&unknown)?).await?.receipt, None, "receipt of an unknown command");
     let without = store.read_streams(ReadStreams::new([a.clone()])?).await?;
     ensure_eq!(without.receipt, None, "receipt that was not asked for");

@@ -203,7 +203,7 @@ impl<C: CommandLogic> Run<C> {
     fn read(self: Box<Self>, round: Round<C>, request: Result<ReadStreams, InvalidAppend>) -> DecisionStep<C> {
         match request {
             Ok(request) => {
-                let request = request.with_receipt_of(self.claim.as_ref().map(|claim| claim.command_id.clone()));
+                let request = request.unless_executed(self.claim.as_ref().map(|claim| claim.command_id.clone()));
                 DecisionStep::Read(Reading { run: self, request, purpose: Purpose::Decide(round) })
             }
             Err(error) => DecisionStep::Done(Err(EventStoreError::from(error).into())),

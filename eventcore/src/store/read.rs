@@ -12,6 +12,7 @@ use std::collections::HashSet;
 pub struct ReadStreams {
     streams: Vec<StreamPosition>,
     command_id: Option<CommandId>,
+    receipt_is_enough: bool,
 }
 
 /// From where a stream is to be read.
@@ -58,7 +59,7 @@ impl ReadStreams {
         if streams.len() > AppendRequest::MAX_STREAMS {
             return Err(InvalidAppend::TooManyStreams { count: streams.len(), limit: AppendRequest::MAX_STREAMS });
         }
-        Ok(Self { streams, command_id: None })
+        Ok(Self { streams, ..Self::default() })
     }
 
     /// Looks up the receipt of this command in the same read.
@@ -66,6 +67,14 @@ impl ReadStreams {
     pub fn with_receipt_of(mut self, command_id: Option<CommandId>) -> Self {
         self.command_id = command_id;
         self
+    }
+
+    /// The same for who reads the streams only to decide what was not decided before: if there is a receipt, a store may leave
+    /// events and versions out.
+    #[must_use]
+    pub fn unless_executed(mut self, command_id: Option<CommandId>) -> Self {
+        self.receipt_is_enough = true;
+        self.with_receipt_of(command_id)
     }
 
     /// The streams, each once.
@@ -78,6 +87,12 @@ impl ReadStreams {
     #[must_use]
     pub const fn command_id(&self) -> Option<&CommandId> {
         self.command_id.as_ref()
+    }
+
+    /// Whether a receipt, if there is one, is all that is wanted.
+    #[must_use]
+    pub const fn is_receipt_enough(&self) -> bool {
+        self.receipt_is_enough
     }
 }
 
