@@ -4,42 +4,61 @@ use crate::StreamId;
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
 use std::fmt;
-use std::hash::{BuildHasher, Hash, Hasher, RandomState};
+use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher, RandomState};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 /// What keys are digested with, drawn anew by every process: names come from users, who cannot choose two that digest alike.
-static SEEDS: LazyLock<[RandomState; 2]> = LazyLock::new(|| [RandomState::new(), RandomState::new()]);
+static SEED: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
 /// Which state a command would be decided on: its type, its streams in their order, and the event types it ignores.
+///
+/// Streams that digest alike would share a place, and take turns at it: whoever finds a state there looks which streams it
+/// is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CacheKey {
     state: TypeId,
-    digest: [u64; 2],
+    digest: u64,
 }
 
 impl CacheKey {
     pub(super) fn new<'a>(
         state: TypeId,
-        streams: impl Iterator<Item = &'a StreamId> + Clone,
+        streams: impl Iterator<Item = &'a StreamId>,
         ignored: &[crate::EventType],
     ) -> Self {
-        let digest = SEEDS.each_ref().map(|seed| {
-            let mut hasher = seed.build_hasher();
-            // A text is hashed with an end that no text holds, and names with control characters, as are in a small
-            // number, are none.
-            streams.clone().for_each(|stream| stream.as_str().hash(&mut hasher));
-            ignored.len().hash(&mut hasher);
-            ignored.iter().for_each(|event_type| event_type.as_str().hash(&mut hasher));
-            hasher.finish()
-        });
-        Self { state, digest }
+        let mut hasher = SEED.build_hasher();
+        // A text is hashed with an end that no text holds, and names with control characters, as are in a small number, are
+        // none.
+        streams.for_each(|stream| stream.as_str().hash(&mut hasher));
+        ignored.len().hash(&mut hasher);
+        ignored.iter().for_each(|event_type| event_type.as_str().hash(&mut hasher));
+        Self { state, digest: hasher.finish() }
     }
 }
 
 impl Hash for CacheKey {
     fn hash<H: Hasher>(&self, hasher: &mut H) {
-        // It is a hash already.
-        hasher.write_u64(self.digest[0]);
+        hasher.write_u64(self.digest);
+    }
+}
+
+/// For tables whose keys are digests: they are not hashed once more.
+pub(super) type Digested = BuildHasherDefault<Digest>;
+
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Digest(u64);
+
+impl Hasher for Digest {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|&byte| self.0 = self.0.rotate_left(8) ^ u64::from(byte));
+    }
+
+    fn write_u64(&mut self, digest: u64) {
+        self.0 = digest;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
     }
 }
 
@@ -61,34 +80,33 @@ pub(super) struct StateCache {
 
 struct Places {
     most: usize,
-    index: HashMap<CacheKey, usize>,
-    places: Vec<Place>,
+    states: HashMap<CacheKey, Place, Digested>,
+    /// All keys, for the hand.
+    keys: Vec<CacheKey>,
     /// Where the hand is.
     hand: usize,
 }
 
 struct Place {
-    key: CacheKey,
     state: CachedState,
     used: bool,
 }
 
 impl StateCache {
     pub(super) fn new(states: usize) -> Self {
-        let places = Places { most: states.max(1), index: HashMap::new(), places: Vec::new(), hand: 0 };
+        let places = Places { most: states.max(1), states: HashMap::default(), keys: Vec::new(), hand: 0 };
         Self { places: Mutex::new(places) }
     }
 
     pub(super) fn get(&self, key: &CacheKey) -> Option<CachedState> {
         let mut places = self.places();
-        let place = *places.index.get(key)?;
-        let place = places.places.get_mut(place)?;
+        let place = places.states.get_mut(key)?;
         place.used = true;
         Some(place.state.clone())
     }
 
     pub(super) fn put(&self, key: CacheKey, state: CachedState) {
-        let before = self.places().put(Place { key, state, used: false });
+        let before = self.places().put(key, state);
         // Not under the lock: what a state does when it goes is the application's.
         drop(before);
     }
@@ -100,41 +118,32 @@ impl StateCache {
 
 impl Places {
     /// Gives back what it takes the place of.
-    fn put(&mut self, mut new: Place) -> Option<Place> {
-        let known = self.index.get(&new.key).copied();
-        // A state is put back by whoever used it.
-        new.used = known.is_some();
-        let place = match known {
-            Some(place) => place,
-            None if self.places.len() < self.most => self.places.len(),
-            None => self.free(),
-        };
-        if known.is_none() {
-            self.index.insert(new.key, place);
+    fn put(&mut self, key: CacheKey, state: CachedState) -> Option<CachedState> {
+        if let Some(place) = self.states.get_mut(&key) {
+            // A state is put back by whoever used it.
+            place.used = true;
+            return Some(std::mem::replace(&mut place.state, state));
         }
-        match self.places.get_mut(place) {
-            Some(place) => {
-                let before = std::mem::replace(place, new);
-                if known.is_none() {
-                    self.index.remove(&before.key);
-                }
-                Some(before)
-            }
-            None => {
-                self.places.push(new);
-                None
-            }
+        let new = Place { state, used: false };
+        if self.keys.len() < self.most {
+            self.keys.push(key);
+            self.states.insert(key, new);
+            return None;
         }
+        let free = self.free();
+        let before = std::mem::replace(&mut self.keys[free], key);
+        self.states.insert(key, new);
+        self.states.remove(&before).map(|place| place.state)
     }
 
-    /// The place of a state that was not used lately.
+    /// Where the key of a state is that was not used lately. There are as many as there may be: one at least.
     fn free(&mut self) -> usize {
         loop {
-            let place = self.hand;
-            self.hand = (place + 1) % self.places.len().max(1);
-            match self.places.get_mut(place) {
+            let at = self.hand;
+            self.hand = (at + 1) % self.keys.len();
+            match self.states.get_mut(&self.keys[at]) {
                 Some(passed) if passed.used => passed.used = false,
-                _ => return place,
+                _ => return at,
             }
         }
     }
@@ -159,7 +168,7 @@ mod tests {
             // As a command does that was decided on it.
             cache.put(key(0), CachedState(Arc::new(n)));
             let places = cache.places();
-            assert!(places.places.len() <= 10 && places.index.len() == places.places.len());
+            assert!(places.keys.len() <= 10 && places.states.len() == places.keys.len());
         }
         assert!(cache.get(&key(999)).is_some());
         assert!(cache.get(&key(500)).is_none());

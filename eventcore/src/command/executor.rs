@@ -19,13 +19,14 @@ use tracing::Instrument;
 pub struct CommandExecutor<S> {
     store: S,
     retry: RetryPolicy,
-    queues: Arc<StreamQueues>,
-    kept: Kept,
+    /// One pointer, since handles are cloned for every request, and all cores count them.
+    kept: Arc<Kept>,
 }
 
 /// What is kept between executions.
 #[derive(Clone, Default)]
 struct Kept {
+    queues: Arc<StreamQueues>,
     snapshots: Option<Arc<SnapshotWriter>>,
     states: Option<States>,
 }
@@ -41,7 +42,7 @@ impl<S: EventStore> CommandExecutor<S> {
     /// An executor with the default retry policy. `store` is an adapter, a reference or an `Arc` of one.
     #[must_use]
     pub fn new(store: S) -> Self {
-        Self { store, retry: RetryPolicy::default(), queues: Arc::default(), kept: Kept::default() }
+        Self { store, retry: RetryPolicy::default(), kept: Arc::default() }
     }
 
     /// Sets how often and how soon conflicts and an unavailable store are tried again.
@@ -73,7 +74,8 @@ impl<S: EventStore> CommandExecutor<S> {
     where
         S: SnapshotStore + Clone + 'static,
     {
-        self.kept.snapshots = Some(Arc::new(SnapshotWriter::new(Arc::new(self.store.clone()), policy)));
+        let snapshots = SnapshotWriter::new(Arc::new(self.store.clone()), policy);
+        Arc::make_mut(&mut self.kept).snapshots = Some(Arc::new(snapshots));
         self
     }
 
@@ -143,7 +145,8 @@ impl<S: EventStore> CommandExecutor<S> {
     /// ```
     #[must_use]
     pub fn state_cache(mut self, states: usize) -> Self {
-        self.kept.states = Some(States { cache: Arc::new(StateCache::new(states)), joint: Joint::default() });
+        let states = States { cache: Arc::new(StateCache::new(states)), joint: Joint::default() };
+        Arc::make_mut(&mut self.kept).states = Some(states);
         self
     }
 
@@ -187,7 +190,7 @@ impl<S: EventStore> CommandExecutor<S> {
         context: CommandContext,
         command: C,
     ) -> Result<ExecutionOutcome, CommandError<C::Error>> {
-        drive(&self.store, &self.queues, &self.kept, context, self.retry, command).await
+        drive(&self.store, &self.kept, context, self.retry, command).await
     }
 }
 
@@ -210,13 +213,11 @@ pub async fn execute<C: CommandLogic, S: EventStore + ?Sized>(
     store: &S,
     command: C,
 ) -> Result<ExecutionOutcome, CommandError<C::Error>> {
-    drive(store, &StreamQueues::default(), &Kept::default(), CommandContext::new(), RetryPolicy::default(), command)
-        .await
+    drive(store, &Kept::default(), CommandContext::new(), RetryPolicy::default(), command).await
 }
 
 async fn drive<C: CommandLogic, S: EventStore + ?Sized>(
     store: &S,
-    queues: &StreamQueues,
     kept: &Kept,
     context: CommandContext,
     retry: RetryPolicy,
@@ -253,7 +254,7 @@ async fn drive<C: CommandLogic, S: EventStore + ?Sized>(
                     if recalling.is_to_decide() {
                         // Whoever waits for his turn finds the state of the one before him.
                         drop(turn.take());
-                        turn = Some(queues.turn(recalling.streams(), contended.as_ref()).await);
+                        turn = Some(kept.queues.turn(recalling.streams(), contended.as_ref()).await);
                     }
                     let state = states.and_then(|states| states.cache.get(recalling.key()));
                     let found = state.is_some();
@@ -276,7 +277,7 @@ async fn drive<C: CommandLogic, S: EventStore + ?Sized>(
                     // Nobody may hold a turn while he queues up for another one.
                     drop(turn.take());
                     let streams = request.streams().iter().map(|stream| &stream.stream_id);
-                    turn = Some(queues.turn(streams, contended.as_ref()).await);
+                    turn = Some(kept.queues.turn(streams, contended.as_ref()).await);
                     let read = store.read_streams(request).await;
                     reading.read(read, &mut entropy)
                 }

@@ -1,7 +1,9 @@
 //! Where commands on the same streams wait for the one among them that is being executed.
 
+use super::cache::Digested;
 #[cfg(test)]
 use loom::sync::{Mutex, MutexGuard};
+use std::collections::hash_map::Entry as Place;
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
 use std::sync::PoisonError;
@@ -16,7 +18,8 @@ pub(super) struct Lobbies<K, T>(Mutex<Inner<K, T>>);
 
 #[derive(Debug)]
 struct Inner<K, T> {
-    lobbies: HashMap<K, Lobby<T>>,
+    /// By keys that are digests.
+    lobbies: HashMap<K, Lobby<T>, Digested>,
     lines: u64,
 }
 
@@ -40,7 +43,7 @@ pub(super) enum Entry {
 
 impl<K: Eq + Hash + Copy, T> Lobbies<K, T> {
     pub(super) fn new() -> Self {
-        Self(Mutex::new(Inner { lobbies: HashMap::new(), lines: 0 }))
+        Self(Mutex::new(Inner { lobbies: HashMap::default(), lines: 0 }))
     }
 
     /// If nobody leads yet, the caller does from now on, and `waiting` is not called. Callers wait for their answers, so a
@@ -48,13 +51,18 @@ impl<K: Eq + Hash + Copy, T> Lobbies<K, T> {
     #[must_use]
     pub(super) fn enter(&self, key: K, waiting: impl FnOnce() -> T) -> Entry {
         let mut inner = self.inner();
-        if let Some(lobby) = inner.lobbies.get_mut(&key) {
-            lobby.waiting.push_back(waiting());
-            return Entry::Waits(lobby.line);
-        }
         let line = inner.new_line();
-        inner.lobbies.insert(key, Lobby { line, waiting: VecDeque::new() });
-        Entry::Leads(line)
+        match inner.lobbies.entry(key) {
+            Place::Occupied(mut lobby) => {
+                let lobby = lobby.get_mut();
+                lobby.waiting.push_back(waiting());
+                Entry::Waits(lobby.line)
+            }
+            Place::Vacant(place) => {
+                place.insert(Lobby { line, waiting: VecDeque::new() });
+                Entry::Leads(line)
+            }
+        }
     }
 
     /// For the leader: the one who waits longest, to be taken along.

@@ -256,7 +256,7 @@ impl<C: CommandLogic> Run<C> {
             let nothing = ExecutionOutcome::nothing(self.decisions);
             return self.finish(known, Ok(nothing));
         }
-        match self.request(&round.streams, &versions, events, entropy) {
+        match self.request(&round.streams, versions.into_iter(), events, entropy) {
             Ok(request) => {
                 let alone = round.rounds > 0;
                 let known = Some(known);
@@ -347,7 +347,7 @@ impl<C: CommandLogic> Run<C> {
     pub(super) fn request(
         &self,
         streams: &[BoundStream],
-        versions: &[StreamVersion],
+        versions: impl ExactSizeIterator<Item = StreamVersion>,
         events: Vec<(StreamId, C::Event)>,
         entropy: &mut dyn Entropy,
     ) -> Result<AppendRequest, CommandError<C::Error>> {
@@ -355,9 +355,9 @@ impl<C: CommandLogic> Run<C> {
             let what = format!("the store told {} versions of {} streams", versions.len(), streams.len());
             return Err(EventStoreError::storage(what).into());
         }
-        let expect = |(stream, version): (&BoundStream, &StreamVersion)| StreamExpectation {
+        let expect = |(stream, version): (&BoundStream, StreamVersion)| StreamExpectation {
             stream_id: stream.stream_id.clone(),
-            expected: ExpectedVersion::Exact(*version).normalized(),
+            expected: ExpectedVersion::Exact(version).normalized(),
             written: false,
         };
         let mut expected: Vec<StreamExpectation> = streams.iter().zip(versions).map(expect).collect();

@@ -8,7 +8,7 @@ use super::CommandLogic;
 use super::cache::{CacheKey, CachedState};
 use super::known::Known;
 use super::machine::{Appending, DecisionStep, Entropy, Recall, Round, Run, Waiting};
-use crate::{AppendRequest, StreamId, StreamVersion};
+use crate::{AppendRequest, StreamId};
 use std::time::Duration;
 
 /// A state may be in the executor's cache.
@@ -66,7 +66,7 @@ impl<C: CommandLogic> Recalling<C> {
 
 impl<C: CommandLogic> Run<C> {
     /// Where the state of these streams may be kept; `None` if it may not.
-    pub(super) fn cache_key<'a>(&self, streams: impl Iterator<Item = &'a StreamId> + Clone) -> Option<CacheKey> {
+    pub(super) fn cache_key<'a>(&self, streams: impl Iterator<Item = &'a StreamId>) -> Option<CacheKey> {
         let fold = self.fold.own().filter(|_| self.cache)?;
         let mut ignored = self.command.ignored_event_types();
         ignored.sort_unstable();
@@ -124,8 +124,8 @@ impl<C: CommandLogic> Run<C> {
         if events.is_empty() {
             return None;
         }
-        let versions: Vec<StreamVersion> = known.streams.iter().map(|stream| stream.version).collect();
-        self.request(&round.streams, &versions, events, entropy).ok()
+        let versions = known.streams.iter().map(|stream| stream.version);
+        self.request(&round.streams, versions, events, entropy).ok()
     }
 
     /// The command had no part in an append, or it came to nothing: it goes on alone, from what is in the cache by then. All

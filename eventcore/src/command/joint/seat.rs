@@ -207,7 +207,7 @@ impl<C: CommandLogic> Recalling<C> {
 /// A command that is taken along, at the moments at which its caller or the leader may give up.
 #[cfg(test)]
 mod tests {
-    use super::super::Company;
+    use super::super::{Company, Draft};
     use super::*;
     use crate::command::executor::SystemEntropy;
     use crate::command::machine::{DecisionOptions, decide_with};
@@ -374,6 +374,19 @@ mod tests {
         assert_eq!(request.streams()[0].expected, ExpectedVersion::NoStream);
         let outcome = done(appending.appended(stored(2), &mut SystemEntropy));
         assert_eq!((outcome.version_of(&counter()), outcome.attempts()), (Some(version(2)), 1));
+    }
+
+    /// As is found where the digests of two keys are the same.
+    #[test]
+    fn a_state_of_other_streams_is_not_decided_on() {
+        let mut known = Known::nothing(&recalling().round.streams);
+        known.streams[0].stream_id = StreamId::new("another").unwrap();
+        let state = (AddOne::state_fold().own().unwrap().cached)(known);
+        let step = recalling().recalled(Some(state.clone()), &mut SystemEntropy);
+        assert!(matches!(step, DecisionStep::Read(_)), "it has to read its own");
+        let mut draft = Draft::new(state, leads().request());
+        let other = Member::waiting(recalling());
+        assert!(!draft.add(&*other.seat, &mut SystemEntropy), "it was decided on another stream's events");
     }
 
     #[test]
