@@ -212,8 +212,15 @@ impl PostgresEventStore {
         append_in_transaction(connection, &self.0.config, &request).await
     }
 
-    /// Says that something was appended past this store, so that followers look at once rather than at the next poll.
+    /// Says that something was appended past this store, so that followers look at once rather than at the next poll, and
+    /// whoever reads a page of the log through this store finds it.
     pub fn wake_followers(&self) {
+        self.0.tail.ask_again();
+        self.announce();
+    }
+
+    /// Wakes those who follow, here and in other processes. Readers of this process ask for what was acknowledged.
+    fn announce(&self) {
         self.0.tail.appended();
         self.0.notifier.appended();
     }
@@ -279,7 +286,7 @@ impl EventStore for PostgresEventStore {
         let appended = shared.appends.append(request).await?;
         if !appended.events.is_empty() && !appended.replayed {
             shared.tail.acknowledge(appended.events.last().map(|event| event.position));
-            self.wake_followers();
+            self.announce();
         }
         Ok(appended)
     }

@@ -42,6 +42,8 @@ struct State {
     held_back: bool,
     /// When the newest refresh began.
     refreshed: Option<Instant>,
+    /// Since when what was found out before is not enough, as something was appended past this store.
+    ask_after: Option<Instant>,
     /// The newest refresh that failed, and when. Who waited for it need not wait once more.
     failed: Option<(Instant, EventStoreError)>,
     /// When somebody last read a page.
@@ -67,6 +69,7 @@ impl Tail {
                 horizon: None,
                 held_back: false,
                 refreshed: None,
+                ask_after: None,
                 failed: None,
                 demanded: None,
                 diverged: None,
@@ -92,6 +95,12 @@ impl Tail {
         if let Some(position) = position {
             self.acknowledged.fetch_max(position.get(), Ordering::AcqRel);
         }
+    }
+
+    /// Says that something was appended nobody knows how far: whoever asks from now on is to see it. What was found out stays,
+    /// since a look that is under way may have begun before and would make it seem young again.
+    pub(crate) fn ask_again(&self) {
+        self.state().ask_after = Some(Instant::now());
     }
 
     /// Says that this process appended. While nobody waits to be told, it costs nothing.
@@ -121,7 +130,8 @@ impl Tail {
     /// The horizon for a reader who has come as far as `after`.
     ///
     /// The one in memory does if there is something behind `after`; otherwise one that is no older than the poll interval,
-    /// and that knows what this process has acknowledged. So a hundred readers at the end ask the server as often as one.
+    /// and that knows what this process has acknowledged or was told of. So a hundred readers at the end ask the server as
+    /// often as one.
     pub(crate) async fn horizon(&self, after: Option<GlobalPosition>) -> Result<Option<LogCursor>, EventStoreError> {
         let now = Instant::now();
         {
@@ -133,7 +143,7 @@ impl Tail {
             let position = state.horizon.map(|cursor| cursor.position);
             let acknowledged = self.acknowledged.load(Ordering::Acquire);
             let young = state.refreshed.is_some_and(|refreshed| now - refreshed < self.poll_interval);
-            let complete = position.map_or(0, GlobalPosition::get) >= acknowledged;
+            let complete = position.map_or(0, GlobalPosition::get) >= acknowledged && state.refreshed > state.ask_after;
             if complete && (young || position > after) {
                 return Ok(state.horizon);
             }

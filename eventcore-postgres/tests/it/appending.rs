@@ -88,6 +88,32 @@ async fn an_append_joins_the_transaction_of_the_caller() {
 }
 
 #[tokio::test]
+async fn who_reads_pages_finds_what_wake_followers_was_told_of() {
+    let log = Log::new().unwrap();
+    // What a store has found out is young for an hour, so that nobody looks because of the time. Nobody watches.
+    let config = log.config().poll_interval(Duration::from_secs(3_600));
+    let store = PostgresEventStore::connect(&log.url, config).await.unwrap();
+    let mut connection = log.connection().await;
+    let mut after = None;
+    for round in 1..=3 {
+        let end = async || store.read_page(&EventFilter::all(), after, PageSize::default()).await;
+        assert!(end().await.unwrap().events.is_empty());
+        let mut transaction = connection.begin().await.unwrap();
+        let request = append_to(&stream("a"), ExpectedVersion::Any);
+        store.append_in_transaction(&mut transaction, request).await.unwrap();
+        transaction.commit().await.unwrap();
+        store.wake_followers();
+        // From the beginning, where there is something older to show, and from the end.
+        assert_eq!(all(&store).await.len(), round);
+        let page = end().await.unwrap();
+        assert_eq!(page.events.len(), 1);
+        after = page.position();
+    }
+    store.close().await.unwrap();
+    log.remove().await.unwrap();
+}
+
+#[tokio::test]
 async fn only_appenders_hold_followers_back_and_health_tells_for_how_long() {
     let log = Log::new().unwrap();
     let store = log.open().await.unwrap();
