@@ -21,7 +21,8 @@ pub struct Health {
     /// left open after `append_in_transaction`, or a prepared one that was forgotten.
     pub oldest_registration: Option<Duration>,
     /// Whether notifications of other processes are heard. If not, polling finds their appends. A store listens while somebody
-    /// follows the log through it, except when so much is appended that looking every few milliseconds is cheaper.
+    /// follows the log through it, except when so much is appended that looking every few milliseconds is cheaper; when the last
+    /// one has gone it stops within the poll interval. Reading pages is not following.
     pub listening: bool,
     /// How many connections the pool has open.
     pub connections: u32,

@@ -5,6 +5,7 @@
 //! - Positions come from a sequence; a reader never looks past a position that somebody may still commit. A transaction
 //!   that has nothing to do with the log holds nobody back.
 //! - Followers are woken by LISTEN/NOTIFY and poll besides, so a lost notification costs a poll interval.
+//!   Nobody listens or polls for a store that only appends or reads pages.
 //! - Leaderships are leases with an epoch; a leader that was replaced cannot write any more.
 //!
 //! The schema is the library's own: [`migrate`] makes it, [`schema_sql`] prints it. Roles, pools, poolers, backup and

@@ -46,16 +46,12 @@ struct State {
     ask_after: Option<Instant>,
     /// The newest refresh that failed, and when. Who waited for it need not wait once more.
     failed: Option<(Instant, EventStoreError)>,
-    /// When somebody last read a page.
-    demanded: Option<Instant>,
     /// Another history was found. It stays so: what this process knows belongs to the old one.
     diverged: Option<EventStoreError>,
     pace: Pace,
 }
 
 impl Tail {
-    /// How long the log is polled after somebody last read a page, if nobody waits for it.
-    const DEMAND: Duration = Duration::from_secs(10);
     const FIRST_DELAY: Duration = Duration::from_millis(1);
     const LONGEST_DELAY: Duration = Duration::from_millis(50);
 
@@ -71,7 +67,6 @@ impl Tail {
                 refreshed: None,
                 ask_after: None,
                 failed: None,
-                demanded: None,
                 diverged: None,
                 pace: Pace::new(config.poll_interval),
             }),
@@ -83,7 +78,7 @@ impl Tail {
         }
     }
 
-    /// A follower's end of the signal. A tail that rested, as nobody asked for it, begins to poll.
+    /// A follower's end of the signal. A tail that rested, as nobody followed, begins to poll: it is woken once the end is there.
     pub(crate) fn watch(&self) -> LogWatch {
         let watch = self.signal.watch();
         self.wake();
@@ -135,8 +130,7 @@ impl Tail {
     pub(crate) async fn horizon(&self, after: Option<GlobalPosition>) -> Result<Option<LogCursor>, EventStoreError> {
         let now = Instant::now();
         {
-            let mut state = self.state();
-            state.demanded = Some(now);
+            let state = self.state();
             if let Some(diverged) = &state.diverged {
                 return Err(diverged.clone());
             }
@@ -208,23 +202,19 @@ impl Tail {
         // The pause while appends hold the horizon back, and that after a failure, however busy the log was.
         let (mut delay, mut failed) = (None, None);
         loop {
-            let (demanded, listening, pause) = {
+            let watched = self.signal.is_watched();
+            let (listening, pause) = {
                 let state = self.state();
-                let recently = state.demanded.is_some_and(|at| at.elapsed() < Self::DEMAND);
-                let watched = self.signal.is_watched();
-                let unhurried = (!watched).then_some(self.poll_interval);
-                let pause = failed.or(unhurried).unwrap_or_else(|| state.pace.pause(delay));
-                (recently || watched, state.pace.is_listening(), pause)
+                (state.pace.is_listening(), failed.unwrap_or_else(|| state.pace.pause(delay)))
             };
-            let listen = demanded && listening;
+            let listen = watched && listening;
             self.listen.send_if_modified(|before| std::mem::replace(before, listen) != listen);
             let woken = tokio::select! {
                 () = self.wake.notified() => true,
-                () = tokio::time::sleep(pause), if demanded => false,
+                () = tokio::time::sleep(pause), if watched => false,
             };
-            // Who only reads pages asks for himself what was appended meanwhile.
-            let due = self.signal.is_watched() || (demanded && self.is_old());
-            if !due {
+            // Who only reads pages asks for himself. After the last one who followed it comes here once more, and rests.
+            if !self.signal.is_watched() {
                 continue;
             }
             match self.refresh(Instant::now()).await {
@@ -246,11 +236,6 @@ impl Tail {
                 }
             }
         }
-    }
-
-    /// Whether nobody has asked the server for the length of the poll interval.
-    fn is_old(&self) -> bool {
-        self.state().refreshed.is_none_or(|at| at.elapsed() >= self.poll_interval)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

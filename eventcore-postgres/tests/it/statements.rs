@@ -1,6 +1,7 @@
 //! How many statements a command costs, counted on the server.
 
 use crate::fixtures::{CountBoth, CountUp, Log, PATIENCE, append_to, stream};
+use crate::watching::{listeners, until_listeners};
 use eventcore::{
     CommandContext, CommandExecutor, CommandId, EventFilter, EventReader, EventStore, ExpectedVersion, PageSize,
 };
@@ -137,6 +138,47 @@ async fn appends_look_for_the_end_of_the_log_only_while_somebody_waits() {
     tokio::time::timeout(PATIENCE, watch.changed()).await.unwrap().unwrap();
     append().await;
     tokio::time::timeout(PATIENCE, watch.changed()).await.unwrap().unwrap();
+    store.close().await.unwrap();
+}
+
+/// Pages are no reason to listen, nor to look for the end of the log before somebody wants what is behind it, even if somebody
+/// has followed before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_reads_pages_keeps_a_store_neither_listening_nor_looking() {
+    let settings =
+        [("fsync", "off"), ("shared_preload_libraries", "pg_stat_statements"), ("pg_stat_statements.track", "top")];
+    let cluster = Cluster::start(&settings).unwrap();
+    let log = Log::at(cluster.url("postgres")).unwrap();
+    log.run("create extension pg_stat_statements").await.unwrap();
+    let store =
+        PostgresEventStore::connect(&log.url, log.config().poll_interval(Duration::from_millis(1))).await.unwrap();
+    let looks = "select coalesce(sum(calls), 0)::bigint from pg_stat_statements where query like '%@.horizon(%'";
+    // From the beginning, where there is something to show without asking how far the log has come.
+    let page = async || store.read_page(&EventFilter::all(), None, PageSize::default()).await.unwrap().events.len();
+    store.append(append_to(&stream("a"), ExpectedVersion::Any)).await.unwrap();
+    assert_eq!(page().await, 1);
+
+    let watch = store.watch_log();
+    until_listeners(&log, 1).await;
+    drop(watch);
+    let stopped = async {
+        while listeners(&log).await > 0 {
+            assert_eq!(page().await, 1);
+        }
+    };
+    tokio::time::timeout(PATIENCE, stopped).await.expect("it listens for who only reads pages");
+    let before = log.number(looks).await;
+    for _ in 0..200 {
+        assert_eq!(page().await, 1);
+    }
+    assert_eq!(log.number(looks).await, before, "nobody wanted to know");
+    // Who follows again wakes it.
+    let mut watch = store.watch_log();
+    until_listeners(&log, 1).await;
+    store.append(append_to(&stream("a"), ExpectedVersion::Any)).await.unwrap();
+    while page().await < 2 {
+        tokio::time::timeout(PATIENCE, watch.changed()).await.unwrap().unwrap();
+    }
     store.close().await.unwrap();
 }
 

@@ -30,7 +30,7 @@ async fn who_begins_to_wait_at_an_idle_store_without_notifications_is_woken_by_p
 }
 
 /// How many connections show that they listen.
-async fn listeners(log: &Log) -> i64 {
+pub(crate) async fn listeners(log: &Log) -> i64 {
     log.number(
         "select count(*) from pg_locks where locktype = 'advisory' and classid = '@.events'::regclass::oid \
          and objid = 1 and objsubid = 2",
@@ -38,7 +38,7 @@ async fn listeners(log: &Log) -> i64 {
     .await
 }
 
-async fn until_listeners(log: &Log, wanted: i64) {
+pub(crate) async fn until_listeners(log: &Log, wanted: i64) {
     let reached = async {
         while listeners(log).await != wanted {
             tokio::time::sleep(Duration::from_millis(5)).await;
