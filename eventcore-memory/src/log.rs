@@ -115,6 +115,10 @@ impl Log {
     }
 
     pub(crate) fn read_streams(&self, request: &ReadStreams, limit: usize) -> Result<StreamsRead, EventStoreError> {
+        let receipt = request.command_id().and_then(|id| self.receipts.get(id)).cloned();
+        if receipt.is_some() && request.is_receipt_enough() {
+            return Ok(StreamsRead { receipt, ..StreamsRead::default() });
+        }
         let streams: Vec<&[usize]> = request.streams().iter().map(|s| self.stream(&s.stream_id)).collect();
         let wanted = || streams.iter().zip(request.streams()).map(|(all, s)| after_version(all, s.after));
         let count = wanted().map(<[usize]>::len).sum();
@@ -131,11 +135,7 @@ impl Log {
             indexes.sort();
             self.copy(&indexes, &mut events);
         }
-        Ok(StreamsRead {
-            events,
-            versions: streams.iter().map(|all| version(all.len())).collect(),
-            receipt: request.command_id().and_then(|id| self.receipts.get(id)).cloned(),
-        })
+        Ok(StreamsRead { events, versions: streams.iter().map(|all| version(all.len())).collect(), receipt })
     }
 
     /// Copies events of streams, which lie far from each other. Memory is asked for some of them at once, payloads included:

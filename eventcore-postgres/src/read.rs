@@ -46,7 +46,7 @@ impl Reads {
         tokio::spawn(async move {
             while let Some(first) = queue.recv().await {
                 let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
-                let_callers_come(|| queue.len()).await;
+                let_callers_come(Self::GROUP, || queue.len()).await;
                 let mut group = vec![first];
                 while group.len() < Self::GROUP
                     && let Ok(queued) = queue.try_recv()

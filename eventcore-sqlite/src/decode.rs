@@ -7,7 +7,7 @@ use eventcore::{
     RecordedEvent, SchemaVersion, StreamId, StreamVersion, Timestamp,
 };
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, Row};
+use rusqlite::{Connection, Row, Rows};
 use std::error::Error;
 use uuid::Uuid;
 
@@ -139,15 +139,20 @@ impl Names {
         let mut select = connection.prepare_cached(select).map_err(store_error)?;
         let mut rows = select.query([id, count]).map_err(store_error)?;
         let mut wanted = None;
-        while let Some(row) = rows.next().map_err(store_error)? {
-            let (found, name) = (integer(row, 0)?, stream_id(row.get_ref(1).map_err(store_error)?)?);
-            if found == id {
-                wanted = Some(name.clone());
+        loop {
+            match next_name(&mut rows) {
+                Ok(Some((found, name))) => {
+                    if found == id {
+                        wanted = Some(name.clone());
+                    }
+                    self.streams.keep(found, name);
+                    self.looked_up = found;
+                }
+                Ok(None) => return wanted.ok_or_else(|| missing_name(id)),
+                // What is wrong with another name concerns the events of that stream.
+                Err(error) => return wanted.ok_or(error),
             }
-            self.streams.keep(found, name);
-            self.looked_up = found;
         }
-        wanted.ok_or_else(|| missing_name(id))
     }
 
     fn event_type(&mut self, connection: &Connection, id: i64) -> Result<EventType, EventStoreError> {
@@ -239,6 +244,12 @@ impl Default for Payloads {
     fn default() -> Self {
         Self(BytesMut::with_capacity(Self::CHUNK))
     }
+}
+
+/// The next of the numbers and names of streams.
+fn next_name(rows: &mut Rows<'_>) -> Result<Option<(i64, StreamId)>, EventStoreError> {
+    let Some(row) = rows.next().map_err(store_error)? else { return Ok(None) };
+    Ok(Some((integer(row, 0)?, stream_id(row.get_ref(1).map_err(store_error)?)?)))
 }
 
 fn missing_name(id: i64) -> EventStoreError {
@@ -352,6 +363,18 @@ mod tests {
             ("new-1001".into(), "new-9".into(), format!("old-{}", old - 1))
         );
         assert_eq!((name(old), name(1_002)), (format!("new-{old}"), "new-1002".into()));
+    }
+
+    #[test]
+    fn a_damaged_name_concerns_its_own_stream_alone() {
+        let connection = streams(1..=20);
+        connection.execute_batch("update eventcore_streams set name = '' where id in (1, 5)").unwrap();
+        let mut names = Names::default();
+        for id in 1..=20 {
+            let whole = id != 1 && id != 5;
+            assert_eq!(names.stream(&connection, id).is_ok(), whole, "{id}");
+        }
+        assert!(Names::default().stream(&connection, 1).is_err());
     }
 
     #[test]

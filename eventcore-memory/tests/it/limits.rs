@@ -1,8 +1,8 @@
 //! The limits a store is made with.
 
 use eventcore::{
-    AppendLimits, AppendRequest, EventFilter, EventId, EventMetadata, EventReader, EventStore, EventStoreError,
-    NewEvent, PageSize, Payload, ReadStreams, SchemaVersion, StreamId,
+    AppendLimits, AppendRequest, CommandClaim, CommandId, EventFilter, EventId, EventMetadata, EventReader, EventStore,
+    EventStoreError, Fingerprint, NewEvent, PageSize, Payload, ReadStreams, SchemaVersion, StreamId,
 };
 use eventcore_memory::{MemoryConfig, MemoryEventStore};
 
@@ -32,6 +32,21 @@ async fn a_read_over_the_limit_is_refused_and_smaller_ones_go_on() {
     let both = ReadStreams::new([one.clone(), two]).unwrap();
     assert!(matches!(store.read_streams(both).await, Err(EventStoreError::ReadTooLarge { limit: 3 })));
     assert_eq!(store.read_streams(ReadStreams::new([one]).unwrap()).await.unwrap().events.len(), 2);
+}
+
+#[tokio::test]
+async fn a_command_that_was_executed_is_known_however_long_its_stream_has_become() {
+    let store = MemoryEventStore::with_config(MemoryConfig { max_read_events: 1, ..MemoryConfig::default() });
+    let (one, command_id) = (StreamId::new("one").unwrap(), CommandId::new("c").unwrap());
+    let claim = CommandClaim { command_id: command_id.clone(), fingerprint: Fingerprint::of("test", [&one]) };
+    let request = AppendRequest::builder().command(claim).event(one.clone(), event(1)).build().unwrap();
+    store.append(request).await.unwrap();
+    append(&store, &one, 1).await.unwrap();
+    let streams = || ReadStreams::new([one.clone()]).unwrap();
+    let read = store.read_streams(streams().unless_executed(Some(command_id.clone()))).await.unwrap();
+    assert!(read.receipt.is_some());
+    let whole = store.read_streams(streams().unless_executed(None).with_receipt_of(Some(command_id))).await;
+    assert!(matches!(whole, Err(EventStoreError::ReadTooLarge { limit: 1 })));
 }
 
 #[tokio::test]

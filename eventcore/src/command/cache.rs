@@ -13,7 +13,7 @@ static SEED: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 /// Which state a command would be decided on: its type, its streams in their order, and the event types it ignores.
 ///
 /// Streams that digest alike would share a place, and take turns at it: whoever finds a state there looks which streams it
-/// is of.
+/// is of. Ignored types are told apart by the digest alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CacheKey {
     state: TypeId,
@@ -132,20 +132,29 @@ impl Places {
         }
         let free = self.free();
         let before = std::mem::replace(&mut self.keys[free], key);
+        let before = self.states.remove(&before).map(|place| place.state);
         self.states.insert(key, new);
-        self.states.remove(&before).map(|place| place.state)
+        before
     }
 
-    /// Where the key of a state is that was not used lately. There are as many as there may be: one at least.
+    /// Where the key of a state is that was not used lately, if there is one among the next: everybody waits for the hand
+    /// meanwhile. There are as many states as there may be: one at least.
     fn free(&mut self) -> usize {
-        loop {
-            let at = self.hand;
-            self.hand = (at + 1) % self.keys.len();
+        const PASSED_AT_MOST: usize = 64;
+        for _ in 0..PASSED_AT_MOST {
+            let at = self.forward();
             match self.states.get_mut(&self.keys[at]) {
                 Some(passed) if passed.used => passed.used = false,
                 _ => return at,
             }
         }
+        self.forward()
+    }
+
+    /// Moves the hand on, and tells where it was.
+    fn forward(&mut self) -> usize {
+        let next = (self.hand + 1) % self.keys.len();
+        std::mem::replace(&mut self.hand, next)
     }
 }
 

@@ -65,16 +65,15 @@ impl ReadStreams {
     /// Looks up the receipt of this command in the same read.
     #[must_use]
     pub fn with_receipt_of(mut self, command_id: Option<CommandId>) -> Self {
-        self.command_id = command_id;
+        (self.command_id, self.receipt_is_enough) = (command_id, false);
         self
     }
 
     /// The same for who reads the streams only to decide what was not decided before: if there is a receipt, a store may leave
     /// events and versions out.
     #[must_use]
-    pub fn unless_executed(mut self, command_id: Option<CommandId>) -> Self {
-        self.receipt_is_enough = true;
-        self.with_receipt_of(command_id)
+    pub fn unless_executed(self, command_id: Option<CommandId>) -> Self {
+        Self { receipt_is_enough: true, ..self.with_receipt_of(command_id) }
     }
 
     /// The streams, each once.
@@ -101,7 +100,8 @@ impl ReadStreams {
 pub struct StreamsRead {
     /// The events of all streams, in global order.
     pub events: Vec<RecordedEvent>,
-    /// The version of each stream of the request, in the order of the request.
+    /// The version of each stream of the request, in the order of the request. Empty where the receipt
+    /// [was enough](ReadStreams::unless_executed).
     pub versions: Vec<StreamVersion>,
     /// The receipt asked for, if the command was executed before.
     pub receipt: Option<Receipt>,

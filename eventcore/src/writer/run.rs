@@ -63,7 +63,8 @@ impl<A: GroupAppender> Writer<A> {
     async fn run(mut self) {
         let mut held_over = None;
         while let Some(first) = self.next(held_over.take()).await {
-            let_callers_come(|| self.queue.len()).await;
+            let most = self.appender.limits().requests;
+            let_callers_come(most, || self.queue.len()).await;
             let (requests, replies, rest) = self.gather(first);
             held_over = rest;
             let verdicts = self.judge(&requests).await;
