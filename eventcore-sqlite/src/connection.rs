@@ -3,7 +3,8 @@
 use crate::SqliteConfig;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
-use std::path::Path;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// Memory of the writer's page cache, in KiB; appends to many streams touch many pages of the index.
@@ -17,6 +18,13 @@ const CHECKPOINT_PAGES: i64 = 4_000;
 pub(crate) const MAX_IDLE_WAL_BYTES: u64 = 64 * 1024 * 1024;
 /// Prepared statements that a connection keeps.
 const STATEMENTS: usize = 64;
+
+/// The write-ahead log of the database at `path`, which has to be without links, since SQLite follows them too.
+pub(crate) fn write_ahead_log(path: &Path) -> PathBuf {
+    let mut log = OsString::from(path);
+    log.push("-wal");
+    log.into()
+}
 
 /// A connection that writes to an existing file.
 pub(crate) fn write(path: &Path, config: &SqliteConfig) -> rusqlite::Result<Connection> {

@@ -140,7 +140,7 @@ impl Names {
         let mut rows = select.query([id, count]).map_err(store_error)?;
         let mut wanted = None;
         loop {
-            match next_name(&mut rows) {
+            match next_name(&mut rows, stream_id) {
                 Ok(Some((found, name))) => {
                     if found == id {
                         wanted = Some(name.clone());
@@ -159,11 +159,10 @@ impl Names {
         if let Some(name) = self.types.get(id) {
             return Ok(name.clone());
         }
-        let mut select =
-            connection.prepare_cached("select name from eventcore_event_types where id = ?1").map_err(store_error)?;
+        let select = "select id, name from eventcore_event_types where id = ?1";
+        let mut select = connection.prepare_cached(select).map_err(store_error)?;
         let mut rows = select.query([id]).map_err(store_error)?;
-        let row = rows.next().map_err(store_error)?.ok_or_else(|| missing_name(id))?;
-        let name = event_type(row.get_ref(0).map_err(store_error)?)?;
+        let (_, name) = next_name(&mut rows, event_type)?.ok_or_else(|| missing_name(id))?;
         self.types.keep(id, name.clone());
         Ok(name)
     }
@@ -246,10 +245,13 @@ impl Default for Payloads {
     }
 }
 
-/// The next of the numbers and names of streams.
-fn next_name(rows: &mut Rows<'_>) -> Result<Option<(i64, StreamId)>, EventStoreError> {
+/// The next of the rows with a number and a name.
+fn next_name<T>(
+    rows: &mut Rows<'_>,
+    read: impl FnOnce(ValueRef<'_>) -> Result<T, EventStoreError>,
+) -> Result<Option<(i64, T)>, EventStoreError> {
     let Some(row) = rows.next().map_err(store_error)? else { return Ok(None) };
-    Ok(Some((integer(row, 0)?, stream_id(row.get_ref(1).map_err(store_error)?)?)))
+    Ok(Some((integer(row, 0)?, read(row.get_ref(1).map_err(store_error)?)?)))
 }
 
 fn missing_name(id: i64) -> EventStoreError {

@@ -2,7 +2,6 @@
 
 use crate::connection::{self, MAX_IDLE_WAL_BYTES};
 use rusqlite::Connection;
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -24,9 +23,7 @@ impl LogSize {
 
     /// The log of the database at `path`.
     pub(crate) fn of(path: &Path) -> Self {
-        let mut log = OsString::from(path);
-        log.push("-wal");
-        Self { path: log.into(), next: Self::STEP }
+        Self { path: connection::write_ahead_log(path), next: Self::STEP }
     }
 
     /// Moves the log into the file if it is too large. What it holds is durable either way, so a failure is only told.

@@ -7,7 +7,7 @@ use eventcore::LineageId;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
@@ -35,7 +35,8 @@ pub(crate) struct Opened {
 /// Opens or creates a store and brings its schema up to date. Anything else than a store is left as it is.
 pub(crate) fn open(path: &Path, config: &SqliteConfig) -> Result<Opened, OpenError> {
     let found = look(path, config)?;
-    let has_log = write_ahead_log(path).exists();
+    let without_links = path.canonicalize();
+    let has_log = connection::write_ahead_log(without_links.as_deref().unwrap_or(path)).exists();
     let failed = |source| OpenError::from_sqlite(path.to_owned(), source);
     let mut writer = match found {
         Found::Nothing => connection::create(path, config).map_err(failed)?,
@@ -53,13 +54,6 @@ pub(crate) fn open(path: &Path, config: &SqliteConfig) -> Result<Opened, OpenErr
     let io = |source| OpenError::Io { path: path.to_owned(), source };
     let file = path.canonicalize().and_then(|path| StoreFile::new(path, lineage)).map_err(io)?;
     Ok(Opened { file, writer })
-}
-
-fn write_ahead_log(path: &Path) -> PathBuf {
-    // SQLite follows links too.
-    let mut log = path.canonicalize().unwrap_or_else(|_| path.to_owned()).into_os_string();
-    log.push("-wal");
-    log.into()
 }
 
 enum Found {

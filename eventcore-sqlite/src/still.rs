@@ -1,6 +1,6 @@
 //! Telling cheaply that nobody has committed.
 
-use std::ffi::OsString;
+use crate::connection::write_ahead_log;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -28,9 +28,7 @@ impl StillLog {
 
     /// The log of the database at `path`.
     pub(crate) fn of(path: &Path) -> Self {
-        let mut log = OsString::from(path);
-        log.push("-wal");
-        Self { path: log.into(), looked: None, changed: None, asked: None }
+        Self { path: write_ahead_log(path), looked: None, changed: None, asked: None }
     }
 
     /// Whether there is no need to ask SQLite `now`. Who is told that there is asks after that.

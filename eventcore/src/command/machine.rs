@@ -84,7 +84,6 @@ pub fn decide_with<C: CommandLogic>(command: C, context: CommandContext, options
         cache: options.cache,
         recall: Recall::ToDecide,
         key: None,
-        has_discovered: false,
         looked_up: None,
         stored_is_useless: false,
         recent: None,
@@ -107,10 +106,8 @@ pub(super) struct Run<C: CommandLogic> {
     pub(super) cache: bool,
     /// What the cache is looked into for. What is in there may be out of date, so once is enough.
     pub(super) recall: Recall,
-    /// Where the state of the streams in hand is kept, if that was worked out.
+    /// Where the state of the streams in hand is kept; `None` if it is not.
     pub(super) key: Option<CacheKey>,
-    /// Whether those in hand are more than the declared ones. The cache is only ever asked for these.
-    pub(super) has_discovered: bool,
     /// The snapshot that was looked for last; it is not looked for again.
     looked_up: Option<SnapshotKey>,
     /// A snapshot is stored that will never be of use again, so the next one is due at once.
@@ -326,9 +323,7 @@ impl<C: CommandLogic> Run<C> {
         result: Result<ExecutionOutcome, CommandError<C::Error>>,
     ) -> DecisionStep<C> {
         let snapshot = self.due_snapshot(&mut known);
-        let key = || self.cache_key(known.streams.iter().map(|stream| &stream.stream_id));
-        let key = if self.cache && !self.has_discovered { self.key.or_else(key) } else { None };
-        let state = key.zip(self.fold.own()).map(|(key, fold)| (key, (fold.cached)(known)));
+        let state = self.key.zip(self.fold.own()).map(|(key, fold)| (key, (fold.cached)(known)));
         if snapshot.is_none() && state.is_none() {
             return DecisionStep::Done(result);
         }

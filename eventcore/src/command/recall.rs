@@ -75,18 +75,17 @@ impl<C: CommandLogic> Run<C> {
 
     /// Looks into the cache first, once.
     pub(super) fn recall(mut self: Box<Self>, round: Round<C>) -> DecisionStep<C> {
-        self.has_discovered = round.rounds > 0;
-        if self.has_discovered {
-            // Of more streams than those that it was worked out for.
+        if round.rounds > 0 {
+            // Of more streams than the declared ones, for which alone the cache is ever asked.
             self.key = None;
             return self.begin(round);
         }
+        self.key = self.cache_key(round.streams.iter().map(|stream| &stream.stream_id));
         let to_decide = match std::mem::replace(&mut self.recall, Recall::Not) {
             Recall::ToDecide => true,
             Recall::ToReadOn => false,
             Recall::Not => return self.begin(round),
         };
-        self.key = self.cache_key(round.streams.iter().map(|stream| &stream.stream_id));
         match self.key {
             Some(key) => DecisionStep::Recall(Recalling { run: self, key, round, to_decide }),
             None => self.begin(round),

@@ -162,9 +162,8 @@ impl ProjectionConfig {
         self
     }
 
-    /// How long to wait at most before looking again, should no wake-up come. By default as the store says
-    /// ([`LogWatch::look_every`](crate::LogWatch::look_every)): 5 s if it looks by itself what others commit, as all adapters
-    /// of this project do, else 100 ms.
+    /// How long to wait at most before looking again, should no wake-up come. By default as the store says:
+    /// [`LogWatch::look_every`](crate::LogWatch::look_every).
     ///
     /// A projection that waits for a leadership looks for it as often, by default every 100 ms.
     #[must_use]

@@ -137,13 +137,15 @@ fn thousands(number: f64) -> String {
 
 /// Writes a file that somebody asked for.
 pub(crate) fn write(path: &Path, text: &str) -> Result<(), Failure> {
-    std::fs::write(path, text).map_err(|error| format!("cannot write {}: {error}", path.display()).into())
+    std::fs::write(path, text).map_err(|error| cannot_write(path, &error))
 }
 
 /// Makes sure of it before anything is measured.
 pub(crate) fn is_writable(path: &Path) -> Result<(), Failure> {
-    match std::fs::OpenOptions::new().create(true).append(true).open(path) {
-        Ok(_) => Ok(()),
-        Err(error) => Err(format!("cannot write {}: {error}", path.display()).into()),
-    }
+    let opened = std::fs::OpenOptions::new().create(true).append(true).open(path);
+    opened.map(drop).map_err(|error| cannot_write(path, &error))
+}
+
+fn cannot_write(path: &Path, error: &io::Error) -> Failure {
+    format!("cannot write {}: {error}", path.display()).into()
 }
